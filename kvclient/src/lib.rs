@@ -2,5 +2,6 @@
 
 pub mod key;
 pub mod position;
+pub mod shard_map;
 pub mod slot;
 pub mod wire;

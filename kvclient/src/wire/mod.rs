@@ -8,6 +8,7 @@
 
 pub mod batch;
 pub mod bytes;
+pub mod error;
 pub mod log;
 pub mod query;
 pub mod redirect;

@@ -1,0 +1,1 @@
+//! `sharding.toml` -> [`ShardMap`](super::ShardMap).
