@@ -1,1 +1,3 @@
-//! x
+//! Storage node of a sharded, replicated key-value store.
+
+pub mod store;

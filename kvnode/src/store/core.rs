@@ -1,0 +1,205 @@
+//! What the threads of a store share: environment, memtables, positions.
+//!
+//! Readers pin both memtables in one load of `view` and take no lock but theirs, shortly. The commit thread and the
+//! flush thread meet in `state`: whoever changes `view` holds it.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use kvclient::{
+    position::{Lineage, Position, Seq},
+    wire::log::Link,
+};
+use tokio::sync::watch;
+
+use super::{
+    env::Env,
+    error::StoreError,
+    memtable::Memtable,
+    meta::Meta,
+    tables::{Problem, StoredEntry},
+};
+
+/// Checkpoints that are kept: a replica that lags by more of them has other troubles.
+const KEPT_CHECKPOINTS: usize = 64;
+
+/// What can be set about a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// What the file may grow to, in bytes. Default 64 GiB: only address space until it is used.
+    pub map_size_bytes: usize,
+    /// Size at which a memtable is frozen, in bytes; at most two are live. Default 64 MiB: a flush of so many random
+    /// writes amortises each page it dirties, and replaying as much takes about a second.
+    pub memtable_bytes: usize,
+    /// A memtable is frozen at the first frame end at or past each multiple of this many seqs, so that primary and
+    /// replica pass equal states. Default 1,048,576.
+    pub checkpoint_every: u64,
+    /// Reads at the same time. Default 1,024, above the threads that a node has.
+    pub max_readers: u32,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            map_size_bytes: 64 << 30,
+            memtable_bytes: 64 << 20,
+            checkpoint_every: 1 << 20,
+            max_readers: 1024,
+        }
+    }
+}
+
+/// Counts and sums at one position, as one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// What LMDB contained.
+    pub position: Position,
+    /// Digest of the 64 counts and sums there.
+    pub digest: u64,
+}
+
+/// The memtables that lie over LMDB.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// Takes new frames.
+    pub(super) active: Arc<Memtable>,
+    /// On its way into LMDB.
+    pub(super) frozen: Option<Arc<Memtable>>,
+}
+
+impl View {
+    /// The memtables, newest first.
+    pub(super) fn memtables(&self) -> impl Iterator<Item = &Memtable> {
+        std::iter::once(&*self.active).chain(self.frozen.as_deref())
+    }
+}
+
+/// What commit thread and flush thread tell each other.
+pub(super) struct State {
+    /// What LMDB contains.
+    pub(super) meta: Arc<Meta>,
+    /// The active memtable takes no more frames, but the frozen one is still there.
+    pub(super) freeze_pending: bool,
+    /// Why the last flush found no room; it is being tried again.
+    pub(super) no_room: Option<String>,
+    /// Why the flush thread has ended.
+    pub(super) failure: Option<StoreError>,
+    /// A floor to be written.
+    pub(super) floor_wanted: Option<Position>,
+    /// The flush thread is to end.
+    pub(super) closing: bool,
+    pub(super) checkpoints: VecDeque<Checkpoint>,
+    pub(super) flushes: u64,
+}
+
+/// Everything shared.
+pub(super) struct Core {
+    pub(super) env: Env,
+    pub(super) options: StoreOptions,
+    pub(super) view: ArcSwap<View>,
+    pub(super) lineage: ArcSwap<Lineage>,
+    pub(super) visible: watch::Sender<Position>,
+    pub(super) applied: watch::Sender<Link>,
+    pub(super) failed: watch::Sender<Option<StoreError>>,
+    /// Std mutex: never held over an await, nor over a transaction of the flush thread.
+    state: Mutex<State>,
+    /// Something in `state` has changed.
+    pub(super) changed: Condvar,
+    damaged_reads: AtomicU64,
+}
+
+impl Core {
+    pub(super) fn new(env: Env, options: StoreOptions, meta: Meta) -> Self {
+        Self {
+            env,
+            options,
+            view: ArcSwap::default(),
+            lineage: ArcSwap::from_pointee(meta.lineage.clone()),
+            visible: watch::Sender::new(meta.applied.position),
+            applied: watch::Sender::new(meta.applied),
+            failed: watch::Sender::new(None),
+            state: Mutex::new(State {
+                meta: Arc::new(meta),
+                freeze_pending: false,
+                no_room: None,
+                failure: None,
+                floor_wanted: None,
+                closing: false,
+                checkpoints: VecDeque::new(),
+                flushes: 0,
+            }),
+            changed: Condvar::new(),
+            damaged_reads: AtomicU64::new(0),
+        }
+    }
+
+    /// The state, locked.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder panics")
+    }
+
+    /// Waits until something in the state has changed.
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).expect("no holder panics")
+    }
+
+    /// Freezes the active memtable, at once or as soon as the frozen one is gone.
+    pub(super) fn freeze(&self, state: &mut State) {
+        let view = self.view.load();
+        state.freeze_pending = view.frozen.is_some();
+        if view.frozen.is_none() && view.active.read().end().is_some() {
+            self.view.store(Arc::new(View {
+                active: Arc::default(),
+                frozen: Some(view.active.clone()),
+            }));
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether a frame that ends at `end` is the first to reach a checkpoint after `before`.
+    pub(super) fn passes_checkpoint(&self, before: Seq, end: Seq) -> bool {
+        let every = self.options.checkpoint_every.max(1);
+        before / every < end / every
+    }
+
+    /// Counts a damaged entry.
+    pub(super) fn damaged(&self, key: &[u8], problem: Problem) -> StoreError {
+        self.damaged_reads.fetch_add(1, Ordering::Relaxed);
+        let error = StoreError::damaged_entry(key, problem);
+        tracing::error!(%error, "stored data is not what was written");
+        error
+    }
+
+    /// Entries found damaged so far.
+    pub(super) fn damaged_reads(&self) -> u64 {
+        self.damaged_reads.load(Ordering::Relaxed)
+    }
+
+    /// A stored row, checked.
+    pub(super) fn check<'a>(
+        &self,
+        key: &[u8],
+        row: &'a [u8],
+    ) -> Result<StoredEntry<'a>, StoreError> {
+        StoredEntry::check(key, row).map_err(|problem| self.damaged(key, problem))
+    }
+}
+
+impl State {
+    /// Remembers the sums of what LMDB contains now.
+    pub(super) fn add_checkpoint(&mut self) {
+        if self.checkpoints.len() == KEPT_CHECKPOINTS {
+            self.checkpoints.pop_front();
+        }
+        self.checkpoints.push_back(Checkpoint {
+            position: self.meta.applied.position,
+            digest: self.meta.sums.digest(),
+        });
+    }
+}

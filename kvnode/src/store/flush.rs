@@ -1,0 +1,187 @@
+//! The flush thread: the only one that writes to LMDB while a store is open.
+//!
+//! It takes the frozen memtable, sorted by key, and puts it into LMDB in one transaction with everything that belongs
+//! to it: expiry rows, remembered requests, `applied`, lineage, floor, sums. After the commit it drops the memtable.
+//! The transaction begins and ends in one function on this thread.
+//!
+//! No room is no failure: the transaction is aborted, the memtable stays, and the flush is tried again each second.
+//! Anything else ends the thread: what is on disk is then uncertain, and only recovery can tell.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use kvclient::position::Position;
+
+use super::{
+    core::{Core, State, View},
+    error::StoreError,
+    memtable::{Content, Memtable},
+    meta::Meta,
+    writer::Writer,
+};
+
+/// How long the thread waits before it looks for room again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the thread has to do.
+enum Job {
+    Flush(Arc<Memtable>),
+    WriteFloor,
+}
+
+impl Core {
+    /// The thread's body. Returns when the store is closing or storage has failed.
+    pub(super) fn run_flushes(&self) {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.flush_until_closing()));
+        let failure = match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(failure)) => failure,
+            Err(_) => StoreError::Fatal("the flush thread panicked".into()),
+        };
+        tracing::error!(%failure, "the flush thread has ended");
+        self.lock().failure = Some(failure.clone());
+        self.failed.send_replace(Some(failure));
+        self.changed.notify_all();
+    }
+
+    fn flush_until_closing(&self) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        while !state.closing {
+            let Some(job) = self.next_job(&state) else {
+                state = self.wait(state);
+                continue;
+            };
+            let meta = Arc::clone(&state.meta);
+            let floor = state.floor_wanted;
+            drop(state);
+            let written = self.write(&job, &meta, floor);
+            self.settle(&job, written)?;
+            // Freeing a memtable takes a while: not under the lock that the commit thread needs.
+            drop(job);
+            state = self.lock();
+        }
+        Ok(())
+    }
+
+    fn next_job(&self, state: &State) -> Option<Job> {
+        let frozen = self.view.load().frozen.clone();
+        frozen
+            .map(Job::Flush)
+            .or(state.floor_wanted.map(|_| Job::WriteFloor))
+    }
+
+    /// One transaction: begins and commits, or leaves everything as it was.
+    fn write(&self, job: &Job, before: &Meta, floor: Option<Position>) -> Result<Meta, StoreError> {
+        let mut meta = before.clone();
+        let visible = *self.visible.borrow();
+        meta.durable_floor = meta
+            .durable_floor
+            .max(visible)
+            .max(floor.unwrap_or_default());
+        let mut txn = self.env.write()?;
+        if let Job::Flush(memtable) = job {
+            let content = memtable.read();
+            advance(&mut meta, &content)?;
+            Writer::new(&self.env, &mut txn, &mut meta.sums).write(&content)?;
+        }
+        meta.write(&self.env, &mut txn)?;
+        txn.commit()?;
+        Ok(meta)
+    }
+
+    /// Tells everybody what became of it.
+    fn settle(&self, job: &Job, written: Result<Meta, StoreError>) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        match written {
+            Ok(meta) => self.accept(&mut state, job, meta),
+            Err(StoreError::Full(why)) => {
+                tracing::warn!(why, "no room to flush; reads go on, writes are refused");
+                state.no_room = Some(why);
+                self.changed.notify_all();
+                let waited = self
+                    .changed
+                    .wait_timeout_while(state, RETRY, |s| !s.closing);
+                drop(waited.expect("no holder panics"));
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn accept(&self, state: &mut State, job: &Job, meta: Meta) {
+        let applied = meta.applied;
+        if state
+            .floor_wanted
+            .is_some_and(|floor| floor <= meta.durable_floor)
+        {
+            state.floor_wanted = None;
+        }
+        state.meta = Arc::new(meta);
+        state.no_room = None;
+        if let Job::Flush(_) = job {
+            state.flushes += 1;
+            state.add_checkpoint();
+            self.view.store(Arc::new(View {
+                active: Arc::clone(&self.view.load().active),
+                frozen: None,
+            }));
+            self.applied.send_replace(applied);
+            if state.freeze_pending {
+                self.freeze(state);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Flushes all that is visible now, and waits for it.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        let target = self.visible.borrow().seq;
+        while state.meta.applied.position.seq < target {
+            self.check_progress(&state)?;
+            self.freeze(&mut state);
+            state = self.wait(state);
+        }
+        Ok(())
+    }
+
+    /// Writes how far the log has reached, and waits for it.
+    pub(super) fn write_floor(&self, durable: Position) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        while state.meta.durable_floor < durable {
+            self.check_progress(&state)?;
+            state.floor_wanted = state.floor_wanted.max(Some(durable));
+            self.changed.notify_all();
+            state = self.wait(state);
+        }
+        Ok(())
+    }
+
+    fn check_progress(&self, state: &State) -> Result<(), StoreError> {
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        state
+            .no_room
+            .clone()
+            .map_or(Ok(()), |why| Err(StoreError::Full(why)))
+    }
+}
+
+/// Moves `meta` to the end of a memtable; its sums follow as the entries are written.
+fn advance(meta: &mut Meta, content: &Content) -> Result<(), StoreError> {
+    let (end, time_ms) = content
+        .end()
+        .ok_or_else(|| StoreError::Fatal("an empty memtable was frozen".into()))?;
+    meta.applied = end;
+    meta.time_ms = time_ms;
+    for reign in content.reigns() {
+        meta.lineage
+            .push(*reign)
+            .map_err(|error| StoreError::Fatal(error.to_string()))?;
+    }
+    Ok(())
+}

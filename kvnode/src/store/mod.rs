@@ -1,0 +1,262 @@
+//! The store: what the log says, in a form that can be read by key.
+//!
+//! The log is the truth and LMDB is its index. Frames that are durable in the log are published into a memtable and
+//! are visible from then on; a thread of the store's own puts full memtables into LMDB, each in one transaction with
+//! the position it reaches. After a crash the log is read from there on and published again, which is harmless.
+//!
+//! `truncated <= applied <= visible <= durable`: the store knows the middle two. It is told of frames in order and
+//! checks that they follow each other; that they are durable is the caller's promise.
+//!
+//! Called by: the commit thread (`publish`, alone), HTTP handlers (reads), the node (open, close, watches).
+
+mod core;
+#[allow(
+    dead_code,
+    reason = "what scans and copies need of it comes into use with them"
+)]
+mod env;
+mod error;
+mod flush;
+#[allow(
+    dead_code,
+    reason = "what scans and copies need of it comes into use with them"
+)]
+mod memtable;
+mod meta;
+mod publish;
+mod read;
+mod sums;
+#[allow(
+    dead_code,
+    reason = "what scans and copies need of it comes into use with them"
+)]
+mod tables;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
+use kvclient::{
+    position::{Lineage, Position},
+    wire::log::{Link, Record},
+};
+use tokio::sync::watch;
+
+use self::{core::Core, env::Env, memtable::Slot};
+
+pub use self::{
+    core::{Checkpoint, StoreOptions},
+    error::StoreError,
+    meta::{Meta, STORE_FORMAT},
+    sums::{RangeSum, Sums},
+    tables::{Entry, Request},
+};
+
+/// A store of one shard. Cheap to clone; the last clone to go stops the flush thread.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    opened_with: Meta,
+    /// Taken once, by the last clone.
+    flush_thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a store counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Entries in LMDB, expired ones too; those only in memtables are not counted.
+    pub entries: u64,
+    /// Estimated memory of the live memtables, in bytes.
+    pub memtable_bytes: usize,
+    /// Memtables put into LMDB since it was opened.
+    pub flushes: u64,
+    /// Pages of LMDB ever used, free ones among them, in bytes.
+    pub used_bytes: u64,
+    /// What LMDB may grow to, in bytes.
+    pub map_bytes: u64,
+    /// Reads that met a damaged entry since it was opened.
+    pub damaged_reads: u64,
+    /// Whether the last flush found no room.
+    pub no_room: bool,
+}
+
+impl Store {
+    /// Opens the store in `dir`, made if missing, and starts its flush thread. Frames after [`Self::applied`] must be
+    /// published again before it is read.
+    ///
+    /// # Errors
+    /// `Refused`: another history, another format or an unfinished copy: exit 3. `Damaged`: its `meta` cannot be
+    /// trusted: exit 3. `Full`: no room even to open it. `Fatal`: exit 5.
+    pub fn open(dir: &Path, history: u128, options: StoreOptions) -> Result<Self, StoreError> {
+        let env = Env::open(dir, options.map_size_bytes, options.max_readers)?;
+        let opened_with = open_meta(&env, history)?;
+        let core = Arc::new(Core::new(env, options, opened_with.clone()));
+        let flushing = Arc::clone(&core);
+        let flush_thread = thread::Builder::new()
+            .name("flush".into())
+            .spawn(move || flushing.run_flushes())?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                core,
+                opened_with,
+                flush_thread: Mutex::new(Some(flush_thread)),
+            }),
+        })
+    }
+
+    /// Where it stood when it was opened.
+    pub fn meta(&self) -> &Meta {
+        &self.inner.opened_with
+    }
+
+    /// The last position contained in LMDB.
+    pub fn applied(&self) -> Link {
+        *self.inner.core.applied.borrow()
+    }
+
+    /// Follows [`Self::applied`]: the log before it may go.
+    pub fn subscribe_applied(&self) -> watch::Receiver<Link> {
+        self.inner.core.applied.subscribe()
+    }
+
+    /// The last position that readers see: always the end of a frame.
+    pub fn visible(&self) -> Position {
+        *self.inner.core.visible.borrow()
+    }
+
+    /// Follows [`Self::visible`].
+    pub fn subscribe(&self) -> watch::Receiver<Position> {
+        self.inner.core.visible.subscribe()
+    }
+
+    /// Follows the flush thread: `Some` once it has ended by a failure. The node must then stop with exit 5; reads
+    /// still answer, and nothing can be published any more.
+    pub fn subscribe_failure(&self) -> watch::Receiver<Option<StoreError>> {
+        self.inner.core.failed.subscribe()
+    }
+
+    /// All reigns up to `visible`. A reign is in it before its first record is visible.
+    pub fn lineage(&self) -> Arc<Lineage> {
+        self.inner.core.lineage.load_full()
+    }
+
+    /// The entry of a key, expired or not: compare with [`Entry::is_expired`].
+    ///
+    /// # Errors
+    /// `Damaged`: answer 500. `Busy`: answer 503. `Fatal`: exit 5.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        Ok(self.inner.core.slot(key)?.and_then(Slot::into_entry))
+    }
+
+    /// Whether a frame may be written to the log. Asked before it is written: a refusal then means that nothing
+    /// happened.
+    ///
+    /// # Errors
+    /// `Full`: refuse writes with 507; a replica pauses its pull. `Fatal`: exit 5.
+    pub fn can_accept(&self) -> Result<(), StoreError> {
+        self.inner.core.can_accept()
+    }
+
+    /// Makes one durable frame visible as a whole: its effects, then `visible` = `link.position`. Only the commit
+    /// thread may call it. Frames that are visible already change nothing. Waits while two memtables are live and the
+    /// flush of the older one makes progress.
+    ///
+    /// # Errors
+    /// `Fatal`: the frame does not follow, or storage has failed. It may come back at the next start: those who wait
+    /// for it get an unknown outcome; exit 5.
+    pub fn publish(
+        &self,
+        link: Link,
+        time_ms: u64,
+        records: &[(Position, Record)],
+    ) -> Result<(), StoreError> {
+        self.inner.core.publish(link, time_ms, records)
+    }
+
+    /// Puts all that is visible into LMDB, and waits for it.
+    ///
+    /// # Errors
+    /// `Full`: not now; what is in memory stays there and is tried again. `Fatal`: exit 5.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.inner.core.flush()
+    }
+
+    /// Writes how far the log has reached, and waits for it: the last step of a clean stop. Flushes write as much of
+    /// it as is visible.
+    ///
+    /// # Errors
+    /// `Full`: the floor stays lower, which is safe. `Fatal`: exit 5.
+    pub fn write_floor(&self, durable: Position) -> Result<(), StoreError> {
+        self.inner.core.write_floor(durable)
+    }
+
+    /// The newest checkpoints, oldest first, at most 64: one after each flush since it was opened.
+    pub fn checkpoints(&self) -> Vec<Checkpoint> {
+        self.inner.core.lock().checkpoints.iter().copied().collect()
+    }
+
+    /// What it counts.
+    pub fn stats(&self) -> StoreStats {
+        let core = &self.inner.core;
+        let space = core.env.space();
+        let memtables = core.view.load();
+        let state = core.lock();
+        StoreStats {
+            entries: state.meta.sums.entries(),
+            memtable_bytes: memtables.memtables().map(|m| m.read().bytes()).sum(),
+            flushes: state.flushes,
+            used_bytes: space.used_bytes,
+            map_bytes: space.map_bytes,
+            damaged_reads: core.damaged_reads(),
+            no_room: state.no_room.is_some(),
+        }
+    }
+
+    /// Stops the flush thread after its current transaction and closes LMDB. What is only in memtables is in the log.
+    /// False if another clone, or a verification, still has it open.
+    pub fn close(self) -> bool {
+        let env = self.inner.core.env.clone();
+        drop(self);
+        env.close()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.core.lock().closing = true;
+        self.core.changed.notify_all();
+        let thread = self.flush_thread.lock().ok().and_then(|mut t| t.take());
+        if let Some(thread) = thread {
+            // It catches its panics, so there is nothing to hear from it here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What an environment says about itself; a new one is given a history first.
+fn open_meta(env: &Env, history: u128) -> Result<Meta, StoreError> {
+    let mut txn = env.write()?;
+    match meta::read_history(env, &txn)? {
+        Some(stored) if stored != history => Err(StoreError::Refused(format!(
+            "it belongs to history {stored:032x}, not to {history:032x}"
+        ))),
+        Some(_) => Meta::read(env, &txn),
+        None => {
+            let meta = Meta::default();
+            meta::write_history(env, &mut txn, history)?;
+            meta.write(env, &mut txn)?;
+            txn.commit()?;
+            Ok(meta)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

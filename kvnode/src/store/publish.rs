@@ -1,0 +1,172 @@
+//! Makes durable frames visible. Called by the commit thread only, live and when the log is read at start.
+//!
+//! Every record that gets here is newer than all that is stored, since frames at or below `visible` are left out. So
+//! only `expire` needs to know what lies below the active memtable: it copies that entry up.
+//!
+//! Memory is bounded: a memtable that is due to be frozen takes no more frames. While the flush is merely slow the
+//! commit thread waits; while it fails for lack of room, `can_accept` refuses writes before they reach the log, and a
+//! frame that is already there still goes in.
+
+use std::sync::{Arc, MutexGuard};
+
+use kvclient::{
+    position::{Lineage, Position},
+    wire::log::{Effect, Link, Record},
+};
+
+use super::{
+    core::{Core, State},
+    error::StoreError,
+    memtable::Slot,
+};
+
+impl Core {
+    /// Whether a frame may be written to the log now.
+    pub(super) fn can_accept(&self) -> Result<(), StoreError> {
+        let state = self.lock();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        state
+            .no_room
+            .clone()
+            .map_or(Ok(()), |why| Err(StoreError::Full(why)))
+    }
+
+    /// Makes one frame visible as a whole.
+    pub(super) fn publish(
+        &self,
+        link: Link,
+        time_ms: u64,
+        records: &[(Position, Record)],
+    ) -> Result<(), StoreError> {
+        let visible = *self.visible.borrow();
+        let Some(records) = not_yet_visible(visible, link, records)? else {
+            return Ok(());
+        };
+        let mut state = self.wait_for_room()?;
+        let older = self.below(records)?;
+        let lineage = self.lineage_after(records)?;
+        let view = self.view.load();
+        let mut active = view.active.write();
+        active.apply(link, time_ms, records, &older);
+        if let Some(lineage) = lineage {
+            self.lineage.store(lineage);
+        }
+        // Under the lock: who sees a frame's entries must not be told a position before it.
+        self.visible.send_replace(link.position);
+        let full = active.bytes() >= self.options.memtable_bytes;
+        drop(active);
+        if full || self.passes_checkpoint(visible.seq, link.position.seq) {
+            self.freeze(&mut state);
+        }
+        Ok(())
+    }
+
+    fn wait_for_room(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let mut state = self.lock();
+        while state.freeze_pending && state.no_room.is_none() && state.failure.is_none() {
+            state = self.wait(state);
+        }
+        state.failure.clone().map_or(Ok(state), Err)
+    }
+
+    /// For each record what lies below the active memtable, as far as it matters.
+    fn below(&self, records: &[(Position, Record)]) -> Result<Vec<Option<Slot>>, StoreError> {
+        records
+            .iter()
+            .map(|(_, record)| match record.effect {
+                Effect::Expire { .. } => self.slot_to_expire(&record.key),
+                Effect::Put { .. } | Effect::Delete { .. } | Effect::EpochStart { .. } => Ok(None),
+            })
+            .collect()
+    }
+
+    /// The record is durable already, so this may neither give up because of other readers nor stop the node because
+    /// of one damaged entry: that one stays as it is, damaged.
+    fn slot_to_expire(&self, key: &[u8]) -> Result<Option<Slot>, StoreError> {
+        loop {
+            match self.slot(key) {
+                Err(StoreError::Damaged { .. }) => return Ok(None),
+                Err(StoreError::Busy) => std::thread::yield_now(),
+                other => return other,
+            }
+        }
+    }
+
+    fn lineage_after(
+        &self,
+        records: &[(Position, Record)],
+    ) -> Result<Option<Arc<Lineage>>, StoreError> {
+        let mut reigns = records
+            .iter()
+            .filter_map(|(position, record)| record.reign_at(*position))
+            .peekable();
+        if reigns.peek().is_none() {
+            return Ok(None);
+        }
+        let mut lineage = Lineage::clone(&self.lineage.load());
+        for reign in reigns {
+            lineage
+                .push(reign)
+                .map_err(|error| StoreError::Fatal(error.to_string()))?;
+        }
+        Ok(Some(Arc::new(lineage)))
+    }
+}
+
+/// The records behind `visible`; `None` if the whole frame is visible already.
+fn not_yet_visible(
+    visible: Position,
+    link: Link,
+    records: &[(Position, Record)],
+) -> Result<Option<&[(Position, Record)]>, StoreError> {
+    if link.position.seq <= visible.seq {
+        return Ok(None);
+    }
+    let seen = records.partition_point(|(position, _)| position.seq <= visible.seq);
+    let fresh = &records[seen..];
+    let ends = fresh.first().zip(fresh.last());
+    let follows = ends.is_some_and(|((first, _), (last, _))| {
+        first.seq == visible.seq + 1 && *last == link.position
+    });
+    if !follows {
+        return Err(StoreError::gap(visible, link.position));
+    }
+    Ok(Some(fresh))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn only_what_follows_is_taken() {
+        let record = |seq| {
+            let record = Record::new(
+                Bytes::from_static(b"k"),
+                Effect::Delete { by_expiry: false },
+            );
+            (Position::new(1, seq), record)
+        };
+        let records = [record(4), record(5), record(6)];
+        let link = |seq| Link {
+            position: Position::new(1, seq),
+            crc: 0,
+        };
+        for (visible, end, fresh) in [
+            (3, 6, Ok(3)),
+            (4, 6, Ok(2)),
+            (6, 6, Ok(0)),
+            (9, 6, Ok(0)),
+            (2, 6, Err(())),
+            (3, 7, Err(())),
+        ] {
+            let taken = not_yet_visible(Position::new(1, visible), link(end), &records);
+            let taken = taken.map(|fresh| fresh.map_or(0, <[_]>::len));
+            assert_eq!(taken.map_err(|_| ()), fresh, "{visible} then {end}");
+        }
+    }
+}
