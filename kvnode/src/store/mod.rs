@@ -10,26 +10,21 @@
 //! Called by: the commit thread (`publish`, alone), HTTP handlers (reads), the node (open, close, watches).
 
 mod core;
-#[allow(
-    dead_code,
-    reason = "what scans and copies need of it comes into use with them"
-)]
+mod due;
+#[allow(dead_code, reason = "what copies need of it comes into use with them")]
 mod env;
 mod error;
 mod flush;
-#[allow(
-    dead_code,
-    reason = "what scans and copies need of it comes into use with them"
-)]
+#[allow(dead_code, reason = "what copies need of it comes into use with them")]
 mod memtable;
+mod merge;
 mod meta;
 mod publish;
 mod read;
+mod requests;
+mod scan;
 mod sums;
-#[allow(
-    dead_code,
-    reason = "what scans and copies need of it comes into use with them"
-)]
+#[allow(dead_code, reason = "what copies need of it comes into use with them")]
 mod tables;
 mod writer;
 
@@ -39,6 +34,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use bytes::Bytes;
 use kvclient::{
     position::{Lineage, Position},
     wire::log::{Link, Record},
@@ -51,6 +47,8 @@ pub use self::{
     core::{Checkpoint, StoreOptions},
     error::StoreError,
     meta::{Meta, STORE_FORMAT},
+    requests::RequestId,
+    scan::{ScanContent, ScanLimits, ScanPage, ScanRange},
     sums::{RangeSum, Sums},
     tables::{Entry, Request},
 };
@@ -153,6 +151,36 @@ impl Store {
     /// `Damaged`: answer 500. `Busy`: answer 503. `Fatal`: exit 5.
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         Ok(self.inner.core.slot(key)?.and_then(Slot::into_entry))
+    }
+
+    /// The next page of a range, expired entries too. It may take a while: not inline on a worker.
+    ///
+    /// # Errors
+    /// `Damaged`: one entry on the page cannot be trusted; answer 500. `Busy`: answer 503. `Fatal`: exit 5.
+    pub fn scan(&self, range: &ScanRange, limits: &ScanLimits) -> Result<ScanPage, StoreError> {
+        self.inner.core.scan(range, limits)
+    }
+
+    /// Up to `max` entries whose time has come at shard time `now_ms`, oldest first, each with the position it has.
+    /// It may be overwritten by the time the answer is used: delete it only if it still has that position.
+    ///
+    /// # Errors
+    /// `Busy`: try again later. `Fatal`: exit 5.
+    pub fn expired(&self, now_ms: u64, max: usize) -> Result<Vec<(Bytes, Position)>, StoreError> {
+        self.inner.core.due(now_ms, max)
+    }
+
+    /// Up to `max` remembered requests behind `after`, by client and n; fewer than `max` at the end only. Requests
+    /// below their client's floor may be among them.
+    ///
+    /// # Errors
+    /// `Damaged`: a row cannot be trusted. `Busy`: try again later. `Fatal`: exit 5.
+    pub fn requests(
+        &self,
+        after: Option<RequestId>,
+        max: usize,
+    ) -> Result<Vec<Request>, StoreError> {
+        self.inner.core.requests(after, max)
     }
 
     /// Whether a frame may be written to the log. Asked before it is written: a refusal then means that nothing

@@ -1,6 +1,8 @@
 //! Tests of the store as a whole, and what they share.
 
 mod basics;
+mod model;
+mod scans;
 
 use std::path::Path;
 
