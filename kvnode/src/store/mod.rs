@@ -11,7 +11,6 @@
 
 mod core;
 mod due;
-#[allow(dead_code, reason = "what copies need of it comes into use with them")]
 mod env;
 mod error;
 mod flush;
@@ -23,9 +22,11 @@ mod publish;
 mod read;
 mod requests;
 mod scan;
+mod staging;
 mod sums;
 #[allow(dead_code, reason = "what copies need of it comes into use with them")]
 mod tables;
+mod verify;
 mod writer;
 
 use std::{
@@ -49,8 +50,10 @@ pub use self::{
     meta::{Meta, STORE_FORMAT},
     requests::RequestId,
     scan::{ScanContent, ScanLimits, ScanPage, ScanRange},
+    staging::Staging,
     sums::{RangeSum, Sums},
     tables::{Entry, Request},
+    verify::{Verifier, VerifyReport},
 };
 
 /// A store of one shard. Cheap to clone; the last clone to go stops the flush thread.
@@ -223,6 +226,22 @@ impl Store {
     /// `Full`: the floor stays lower, which is safe. `Fatal`: exit 5.
     pub fn write_floor(&self, durable: Position) -> Result<(), StoreError> {
         self.inner.core.write_floor(durable)
+    }
+
+    /// Begins to check all that is in LMDB now, in steps: the first ones before the node is ready, the rest behind it.
+    ///
+    /// # Errors
+    /// `Damaged`: `meta` cannot be trusted. `Busy`: try again. `Fatal`: exit 5.
+    pub fn verifier(&self) -> Result<Verifier, StoreError> {
+        Verifier::new(&self.inner.core.env)
+    }
+
+    /// Checks all that is in LMDB now, telling `progress` the bytes seen so far.
+    ///
+    /// # Errors
+    /// As [`Self::verifier`]; what is damaged is not an error but in the report.
+    pub fn verify(&self, progress: impl FnMut(u64)) -> Result<VerifyReport, StoreError> {
+        self.verifier()?.run(progress)
     }
 
     /// The newest checkpoints, oldest first, at most 64: one after each flush since it was opened.
