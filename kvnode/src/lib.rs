@@ -1,3 +1,4 @@
-//! Storage node of a sharded, replicated key-value store.
+//! Storage node of the sharded, replicated key-value store.
 
+pub mod log;
 pub mod store;

@@ -1,0 +1,343 @@
+//! What is left after crashes and damage, and what is refused.
+
+use super::*;
+use crate::log::{
+    CutTail, check,
+    window::{Span, Window},
+};
+
+/// A log of `frames` in one segment, closed.
+fn closed(dir: &Path, frames: &[Frame]) -> PathBuf {
+    let (_, mut writer) = create(dir);
+    append_each(&mut writer, frames);
+    segment(dir, 1)
+}
+
+#[test]
+fn a_torn_frame_is_cut_wherever_it_tore() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 4, 20);
+    let file = closed(dir.path(), &frames);
+    let kept = &frames[..3];
+    let at = place_after(kept);
+    let last = &frames[3].bytes;
+    for arrived in 0..last.len() {
+        let mut torn = vec![0; last.len()];
+        torn[..arrived].copy_from_slice(&last[..arrived]);
+        patch(&file, at, &torn);
+        let floor = Position::new(1, 3);
+        let opened = open(dir.path(), Position::ZERO, floor).unwrap();
+        assert_eq!(opened.replayed, kept, "{arrived} bytes arrived");
+        assert_eq!(read_all(&opened.log, 0, 1 << 20), kept);
+        let expected = (arrived >= 40).then(|| CutTail {
+            after: floor,
+            bytes: last.len() as u64,
+            file: file.clone(),
+        });
+        if !(12..40).contains(&arrived) {
+            assert_eq!(opened.recovered.cut, expected, "{arrived} bytes arrived");
+        }
+        drop(opened);
+        let rest = std::fs::read(&file).unwrap();
+        let at = usize::try_from(at).unwrap();
+        assert!(rest[at..].iter().all(|&b| b == 0), "{arrived}: not zeroed");
+    }
+}
+
+#[test]
+fn a_torn_frame_below_the_floor_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 4, 20);
+    let file = closed(dir.path(), &frames);
+    flip(&file, place_after(&frames[..3]) + 45);
+    let why = refusal(dir.path(), Position::ZERO, Position::new(1, 4));
+    for part in ["byte", "seq 4", "durable up to 1.4", "0000000000000001.seg"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+}
+
+#[test]
+fn every_damaged_byte_in_the_middle_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 6, 20);
+    let file = closed(dir.path(), &frames);
+    let at = place_after(&frames[..2]);
+    for byte in 0..frames[2].bytes.len() as u64 {
+        flip(&file, at + byte);
+        let why = refusal(dir.path(), Position::ZERO, Position::ZERO);
+        let place = format!("0000000000000001.seg, byte {at}, seq 3");
+        assert!(
+            why.contains(&place) && why.contains("later frames"),
+            "{byte}: {why}"
+        );
+        flip(&file, at + byte);
+    }
+    assert_eq!(
+        reopen(dir.path()).replayed,
+        frames,
+        "nothing was changed meanwhile"
+    );
+}
+
+#[test]
+fn a_lost_page_in_the_middle_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 12, 900);
+    let file = closed(dir.path(), &frames);
+    patch(&file, 8192, &[0; 4096]);
+    let why = refusal(dir.path(), Position::ZERO, Position::ZERO);
+    assert!(why.contains("later frames are there"), "{why}");
+}
+
+#[test]
+fn damage_before_another_segment_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 6, 3_000);
+    let file = closed(dir.path(), &frames);
+    // The last frame of the first segment: nothing is behind it but the next segment.
+    let at = place_after(&frames[..3]);
+    flip(&file, at + 50);
+    let why = refusal(dir.path(), Position::ZERO, Position::ZERO);
+    assert!(why.contains(&format!("byte {at}, seq 4")), "{why}");
+    assert!(why.contains("follows seq 4"), "{why}");
+}
+
+#[test]
+fn a_log_below_the_floor_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path(), &chain(Link::default(), 4, 20));
+    let why = refusal(dir.path(), Position::new(1, 2), Position::new(1, 5));
+    assert!(
+        why.contains("ends at 1.4") && why.contains("durable up to 1.5"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_log_of_another_epoch_than_lmdb_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    closed(dir.path(), &chain(Link::default(), 4, 20));
+    for (applied, floor) in [
+        (Position::new(2, 2), Position::new(2, 2)),
+        (Position::new(1, 2), Position::new(2, 4)),
+    ] {
+        let why = refusal(dir.path(), applied, floor);
+        assert!(why.contains("epoch"), "{why}");
+    }
+}
+
+#[test]
+fn missing_segments_are_refused() {
+    let frames = chain(Link::default(), 14, 3_000);
+    for (missing, expected) in [
+        (1, "segments before it are missing"),
+        (2, "segment 2 is missing"),
+        (4, "durable up to 1.14"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        closed(dir.path(), &frames);
+        std::fs::remove_file(segment(dir.path(), missing)).unwrap();
+        let why = refusal(dir.path(), Position::ZERO, Position::new(1, 14));
+        assert!(why.contains(expected), "{missing}: {why}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let why = refusal(empty.path(), Position::ZERO, Position::ZERO);
+    assert!(why.contains("no log segment"), "{why}");
+}
+
+#[test]
+fn foreign_segments_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = closed(dir.path(), &chain(Link::default(), 2, 20));
+    let start = StartFrom {
+        applied: Position::ZERO,
+        floor: Position::ZERO,
+    };
+    let Err(LogError::Refused(why)) = Log::open(dir.path(), 7, start, options(), &mut |_| Ok(()))
+    else {
+        panic!("a foreign history was opened");
+    };
+    assert!(
+        why.contains("history 00000000000000000000000000000abc"),
+        "{why}"
+    );
+    std::fs::rename(&file, segment(dir.path(), 5)).unwrap();
+    let why = refusal(dir.path(), Position::ZERO, Position::ZERO);
+    assert!(why.contains("segment 1, renamed"), "{why}");
+    patch(&segment(dir.path(), 5), 0, b"?");
+    let why = refusal(dir.path(), Position::ZERO, Position::ZERO);
+    assert!(why.contains("not a log segment"), "{why}");
+}
+
+/// Six frames, the last four appended at once; `lost` of them never reached the disk.
+fn power_cut(dir: &Path, lost: &[usize]) -> (PathBuf, Vec<Frame>) {
+    let frames = chain(Link::default(), 6, 20);
+    let (_, mut writer) = create(dir);
+    append_each(&mut writer, &frames[..2]);
+    writer.append_synced(&frames[2..]).unwrap();
+    let file = segment(dir, 1);
+    for &nth in lost {
+        let zeros = vec![0; frames[nth].bytes.len()];
+        patch(&file, place_after(&frames[..nth]), &zeros);
+    }
+    (file, frames)
+}
+
+#[test]
+fn of_several_frames_at_once_any_may_be_missing() {
+    for lost in [&[2][..], &[3], &[4], &[5], &[2, 3], &[3, 5], &[2, 3, 4, 5]] {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, frames) = power_cut(dir.path(), lost);
+        let opened = open(dir.path(), Position::ZERO, Position::new(1, 2)).unwrap();
+        assert_eq!(opened.replayed, frames[..lost[0]], "lost {lost:?}");
+        let later = (lost[0]..6).any(|nth| !lost.contains(&nth));
+        assert_eq!(opened.recovered.cut.is_some(), later, "lost {lost:?}");
+        drop(opened);
+        assert_eq!(Window::read(dir.path()), None, "the window is closed");
+        assert_eq!(reopen(dir.path()).replayed, frames[..lost[0]]);
+    }
+}
+
+#[test]
+fn the_window_excuses_its_own_seqs_only() {
+    for (span, excused) in [
+        (Some(Span { after: 2, end: 6 }), true),
+        (Some(Span { after: 3, end: 6 }), true),
+        (Some(Span { after: 4, end: 6 }), false),
+        (Some(Span { after: 2, end: 5 }), false),
+        (None, false),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        power_cut(dir.path(), &[3]);
+        let window = Window::open(dir.path()).unwrap();
+        match span {
+            Some(span) => window.set(span).unwrap(),
+            None => patch(&dir.path().join("window"), 9, b"?"),
+        }
+        let opened = open(dir.path(), Position::ZERO, Position::ZERO);
+        assert_eq!(opened.is_ok(), excused, "{span:?}");
+    }
+}
+
+#[test]
+fn the_window_excuses_nothing_below_the_floor() {
+    let dir = tempfile::tempdir().unwrap();
+    power_cut(dir.path(), &[3]);
+    let why = refusal(dir.path(), Position::ZERO, Position::new(1, 6));
+    assert!(why.contains("durable up to 1.6"), "{why}");
+}
+
+#[test]
+fn a_broken_window_harms_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, frames) = power_cut(dir.path(), &[]);
+    patch(&dir.path().join("window"), 9, b"?");
+    assert_eq!(reopen(dir.path()).replayed, frames);
+    std::fs::remove_file(dir.path().join("window")).unwrap();
+    assert_eq!(reopen(dir.path()).replayed, frames);
+}
+
+#[test]
+fn one_more_frame_ends_what_the_window_excuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 5, 20);
+    {
+        let (_, mut writer) = create(dir.path());
+        writer.append_synced(&frames[..4]).unwrap();
+        append_each(&mut writer, &frames[4..]);
+    }
+    flip(&segment(dir.path(), 1), place_after(&frames[..1]) + 3);
+    let why = refusal(dir.path(), Position::ZERO, Position::ZERO);
+    assert!(why.contains("seq 2"), "{why}");
+}
+
+/// The crash points of going on to the next segment: a spare with a header, and an empty segment.
+#[test]
+fn a_crash_while_a_segment_is_begun_leaves_a_spare_or_an_empty_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 5, 3_000);
+    closed(dir.path(), &frames);
+    let second = segment(dir.path(), 2);
+    patch(&second, HEADER_BYTES, &vec![0; frames[4].bytes.len()]);
+    let opened = open(dir.path(), Position::ZERO, Position::new(1, 4)).unwrap();
+    assert_eq!(opened.replayed, frames[..4], "an empty segment");
+    drop(opened);
+    let fourth = Position::new(1, 4);
+    let opened = open(dir.path(), fourth, fourth).unwrap();
+    assert_eq!(opened.recovered.end_time_ms, frames[3].header.time_ms);
+    drop(opened);
+    std::fs::rename(&second, dir.path().join("spare-900.seg")).unwrap();
+    std::fs::write(dir.path().join("spare-901.new"), b"half").unwrap();
+    std::fs::write(dir.path().join("spare-902.seg"), b"of another size").unwrap();
+    let mut opened = open(dir.path(), Position::ZERO, fourth).unwrap();
+    assert_eq!(opened.replayed, frames[..4], "a spare with a header");
+    append_each(&mut opened.writer, &frames[4..]);
+    assert_eq!(read_all(&opened.log, 0, 1 << 20), frames);
+    assert!(!dir.path().join("spare-901.new").exists());
+    assert!(!dir.path().join("spare-902.seg").exists());
+}
+
+/// A value that holds a copy of a frame must not make a torn frame look like damage.
+#[test]
+fn a_frame_inside_a_value_is_not_a_later_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = chain(Link::default(), 2, 20);
+    let after = kept[1].header.link();
+    let copied = chain(
+        Link {
+            position: Position::new(1, 2 + 40),
+            crc: 9,
+        },
+        1,
+        20,
+    )
+    .remove(0);
+    let effect = Effect::Put {
+        value: copied.bytes,
+        expires_at_ms: None,
+    };
+    let mut builder = FrameBuilder::new();
+    builder.push(&Record::new(Bytes::from_static(b"key"), effect));
+    let last = builder.finish(&after, 1, 9);
+    let file = closed(dir.path(), &[&kept[..], &[last]].concat());
+    flip(&file, place_after(&kept));
+    let opened = reopen(dir.path());
+    assert_eq!(opened.replayed, kept);
+}
+
+#[test]
+fn check_lists_everything_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 14, 3_000);
+    closed(dir.path(), &frames);
+    let good = check(dir.path(), HISTORY).unwrap();
+    assert_eq!((good.segments, good.frames, good.records), (4, 14, 14));
+    assert_eq!((good.truncated, good.end), (0, frames[13].header.link()));
+    assert_eq!((good.torn, good.problems), (None, vec![]));
+
+    flip(&segment(dir.path(), 1), place_after(&frames[..1]) + 50);
+    flip(&segment(dir.path(), 3), place_after(&frames[8..10]) + 1);
+    flip(&segment(dir.path(), 4), place_after(&frames[12..13]) + 60);
+    let before = std::fs::read(segment(dir.path(), 4)).unwrap();
+    let report = check(dir.path(), HISTORY).unwrap();
+    let found: Vec<_> = report.problems.iter().map(|p| p.seq).collect();
+    assert_eq!(found, [Some(2), Some(11)]);
+    let text = report.problems[0].to_string();
+    assert!(
+        text.contains("0000000000000001.seg, byte 7") && text.contains("seq 2"),
+        "{text}"
+    );
+    assert_eq!(
+        report.torn.map(|torn| torn.after),
+        Some(Position::new(1, 13))
+    );
+    assert_eq!(std::fs::read(segment(dir.path(), 4)).unwrap(), before);
+
+    std::fs::remove_file(segment(dir.path(), 2)).unwrap();
+    let report = check(dir.path(), 7).unwrap();
+    assert_eq!(
+        report.problems.len(),
+        5,
+        "3 foreign, 1 missing, none left: {report:?}"
+    );
+}
