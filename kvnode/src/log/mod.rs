@@ -27,9 +27,11 @@ mod check;
 mod ending;
 mod error;
 mod files;
+mod header;
 mod milestones;
 mod recovery;
 mod retention;
+mod rewrite;
 mod segment;
 mod spare;
 mod state;
@@ -60,8 +62,9 @@ pub use self::{
 };
 use self::{
     files::{Listing, sync_dir},
+    header::{HEADER_BYTES, SegmentHeader},
     milestones::Place,
-    segment::{Segment, SegmentHeader},
+    segment::Segment,
     spare::Spares,
     state::{Chain, Home, Shared},
     window::Window,
@@ -102,9 +105,7 @@ impl Log {
     ) -> Result<(Self, LogWriter), LogError> {
         options.check()?;
         std::fs::create_dir_all(dir).map_err(LogError::io("create", dir))?;
-        if let Some(parent) = dir.parent().filter(|parent| parent.is_dir()) {
-            sync_dir(parent)?;
-        }
+        sync_dir(&dir.join(".."))?;
         let listing = Listing::read(dir)?;
         if let Some((_, path)) = listing.segments.first() {
             let path = path.display();
@@ -124,7 +125,7 @@ impl Log {
         let chain = Chain {
             segments: segments.collect::<Result<_, _>>()?,
             end: Place {
-                at: segment::HEADER_BYTES,
+                at: HEADER_BYTES,
                 link: base,
             },
             window,

@@ -13,12 +13,8 @@ use kvclient::{
 use tokio::sync::watch;
 
 use super::{
-    error::LogError,
-    files::locked,
-    milestones::Place,
-    segment::{HEADER_BYTES, Segment},
-    spare::Spares,
-    window::Window,
+    error::LogError, files::locked, header::HEADER_BYTES, milestones::Place, segment::Segment,
+    spare::Spares, window::Window,
 };
 
 /// Sizes of a log.

@@ -16,7 +16,7 @@ use super::{
     error::LogError,
     milestones::Place,
     segment::{Segment, len},
-    state::Shared,
+    state::{Shared, State},
     walk::Walk,
 };
 
@@ -71,7 +71,7 @@ impl Shared {
     }
 }
 
-impl super::state::State {
+impl State {
     /// Where `seq + 1` is; `seq` must be in the log and before its durable end.
     fn stretch_after(&self, seq: Seq) -> Stretch {
         let nth = self.segment_after(seq);

@@ -11,8 +11,9 @@ use kvclient::wire::log::{Frame, Link};
 
 use super::{
     error::LogError,
+    header::SegmentHeader,
     milestones::Place,
-    segment::{Segment, SegmentHeader, Spare},
+    segment::{Segment, Spare},
     state::Shared,
     window::{Span, Window},
 };

@@ -1,8 +1,9 @@
 //! Tests of the log as a whole, on real files.
 
+mod crash;
+mod damage;
 mod model;
 mod reading;
-mod recovery;
 mod writing;
 
 use std::{
@@ -19,7 +20,7 @@ use kvclient::{
 
 use super::{
     Log, LogError, LogOptions, LogWriter, ReadFrames, Recovered, StartFrom, files::segment_path,
-    segment::HEADER_BYTES,
+    header::HEADER_BYTES,
 };
 
 const HISTORY: u128 = 0xabc;
@@ -122,6 +123,13 @@ fn read_all(log: &Log, mut seq: Seq, max_bytes: usize) -> Vec<Frame> {
             }
         }
     }
+}
+
+/// A log of `frames` in one segment, closed.
+fn closed(dir: &Path, frames: &[Frame]) -> PathBuf {
+    let (_, mut writer) = create(dir);
+    append_each(&mut writer, frames);
+    segment(dir, 1)
 }
 
 fn end_of(frames: &[Frame]) -> Position {
