@@ -71,7 +71,7 @@ mod tests {
     fn bytes(hex: &str) -> Vec<u8> {
         let digits: Vec<u8> = hex
             .chars()
-            .map(|c| c.to_digit(16).expect("hex") as u8)
+            .map(|c| u8::try_from(c.to_digit(16).expect("hex")).expect("below 16"))
             .collect();
         digits
             .chunks(2)
