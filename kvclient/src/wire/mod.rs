@@ -10,6 +10,7 @@ pub mod batch;
 pub mod bytes;
 pub mod error;
 pub mod log;
+pub mod pull;
 pub mod query;
 pub mod redirect;
 pub mod snapshot;

@@ -1,0 +1,569 @@
+//! One node over HTTP: no routing, no retry, no state but idle connections.
+//!
+//! The only file that knows the HTTP library. Everything it does is one exchange with one address, with a time
+//! limit and a limit on the answer's size, and ends in an answer or an [`AttemptError`] that says how far it got.
+//! Used by the routing half of this crate, and by nodes to copy each other.
+//!
+//! What is switched off, and why: proxies (nodes are near, and `HTTP_PROXY` would swallow `localhost`), redirects
+//! (they lead only to nodes of the map, which is not known here), retries (a write may not be sent twice), HTTP/2
+//! (one connection per node would be one core per node).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    Body, Method, Request, Response, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+};
+use tokio::time::timeout;
+
+use crate::{
+    attempt::AttemptError,
+    error::{Error, ErrorKind},
+    position::Position,
+    shard_map::{Address, ShardMap, json},
+    wire::{
+        MAX_VALUE_BYTES_CEILING,
+        batch::{self, Ack, Action, Condition, Op, OpError, OpResult},
+        content_type,
+        error::{Applied, ErrorBody, ErrorCode},
+        header, log,
+        pull::{PullAnswer, PullRequest},
+        redirect, route,
+    },
+};
+
+/// Most bytes of a batch's answer: 1,000 ordinary values of 64 KiB. Larger ones are asked for alone.
+const BATCH_ANSWER_BYTES: usize = 64 << 20;
+
+/// Most bytes of a map, a status, or another small answer.
+const DOCUMENT_BYTES: usize = 16 << 20;
+
+/// Room for what surrounds a value or a frame.
+const SLACK_BYTES: usize = 64 << 10;
+
+/// Parsed addresses kept; far more than a cluster has nodes. When reached, all are forgotten.
+const CACHED_URLS: usize = 1_024;
+
+/// Settings of a [`NodeClient`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeClientOptions {
+    /// Longest wait for a connection. Default 500 ms: on one machine or in one data centre a node that is up
+    /// accepts in a few ms; one lost SYN costs 1 s, and another node is asked by then.
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept. Default 20 s: well below the 75 s after which a node closes it, so
+    /// that a request is hardly ever written to a connection that is just being closed.
+    pub idle_timeout: Duration,
+    /// Idle connections kept per node. Default 16: two lanes and a few large values use fewer.
+    pub idle_per_node: usize,
+}
+
+impl Default for NodeClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_millis(500),
+            idle_timeout: Duration::from_secs(20),
+            idle_per_node: 16,
+        }
+    }
+}
+
+/// Talks to one node at a time. Clones share their connections.
+#[derive(Debug, Clone)]
+pub struct NodeClient {
+    http: reqwest::Client,
+    /// Base URL by address, since parsing one costs as much as the rest of a small request's set-up. Std lock:
+    /// never held over an await.
+    urls: Arc<RwLock<HashMap<Address, Url>>>,
+}
+
+/// Answer of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchAnswer {
+    /// One result per op, in order.
+    pub results: Vec<OpResult>,
+    /// Identity of the map in force at the node.
+    pub map_version: Option<String>,
+}
+
+/// Who asks for a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRequest {
+    /// Names its data directory.
+    pub node_id: u64,
+    /// Where the map has it.
+    pub node_address: Address,
+    /// Longest wait for the answer's head, and then for each next piece of its body. The whole may take hours.
+    pub idle_timeout: Duration,
+}
+
+/// A snapshot that is arriving.
+#[derive(Debug)]
+pub struct SnapshotBody {
+    response: Response,
+    idle_timeout: Duration,
+}
+
+/// A whole answer.
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl NodeClient {
+    /// A client without connections; needs no runtime until its first exchange.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the HTTP library cannot be set up on this machine.
+    pub fn new(options: NodeClientOptions) -> Result<Self, Error> {
+        let builder = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .http1_only()
+            .referer(false)
+            .tcp_nodelay(true)
+            .connect_timeout(options.connect_timeout)
+            .pool_idle_timeout(options.idle_timeout)
+            .pool_max_idle_per_host(options.idle_per_node)
+            .user_agent(concat!("kvclient/", env!("CARGO_PKG_VERSION")));
+        // Without it, bytes sent to a node whose machine is gone are waited for as long as the exchange lasts.
+        #[cfg(target_os = "linux")]
+        let builder = builder.tcp_user_timeout(Duration::from_secs(5));
+        let http = builder.build().map_err(|error| {
+            Error::new(ErrorKind::Unavailable, "set up HTTP")
+                .with_source(AttemptError::NotConnected(chain(&error)))
+        })?;
+        Ok(Self {
+            http,
+            urls: Arc::default(),
+        })
+    }
+
+    /// Sends ops in one request: `POST /batch`.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: there are no results. Its `outcome()` holds for every write among the ops.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection; writes may have been sent.
+    pub async fn batch(
+        &self,
+        address: &Address,
+        ops: &[Op],
+        timeout: Duration,
+    ) -> Result<BatchAnswer, AttemptError> {
+        let body = batch::encode_ops(ops.iter());
+        self.batch_encoded(address, body, ops.len(), timeout).await
+    }
+
+    /// As [`Self::batch`], for a body of `count` ops that was encoded elsewhere.
+    pub(crate) async fn batch_encoded(
+        &self,
+        address: &Address,
+        body: Vec<u8>,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<BatchAnswer, AttemptError> {
+        let mut request = self.request(Method::POST, address, route::BATCH)?;
+        let frames = HeaderValue::from_static(content_type::FRAMES);
+        request.headers_mut().insert(CONTENT_TYPE, frames);
+        *request.body_mut() = Some(Body::from(body));
+        let answer = self.exchange(request, timeout, BATCH_ANSWER_BYTES).await?;
+        if answer.status != 200 {
+            return Err(answer.refusal());
+        }
+        let map_version = answer.header(header::MAP_VERSION).map(str::to_owned);
+        let results = batch::decode_results(answer.body)
+            .map_err(|error| AttemptError::Undecodable(error.to_string()))?;
+        if results.len() != count {
+            let problem = format!("{} results for {count} ops", results.len());
+            return Err(AttemptError::Undecodable(problem));
+        }
+        Ok(BatchAnswer {
+            results,
+            map_version,
+        })
+    }
+
+    /// Asks for the map in force: `GET /cluster/map`. `None` if it is the one named by `if_none_match` (an
+    /// identity, `version-hash`).
+    ///
+    /// # Errors
+    /// [`AttemptError`]: ask another node.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn cluster_map(
+        &self,
+        address: &Address,
+        if_none_match: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Option<ShardMap>, AttemptError> {
+        let mut request = self.request(Method::GET, address, route::CLUSTER_MAP)?;
+        if let Some(identity) = if_none_match {
+            set_header(&mut request, "if-none-match", &format!("\"{identity}\""))?;
+        }
+        let answer = self.exchange(request, timeout, DOCUMENT_BYTES).await?;
+        match answer.status {
+            304 => Ok(None),
+            200 => json::decode(&answer.body)
+                .map(Some)
+                .map_err(|error| AttemptError::Undecodable(error.to_string())),
+            _ => Err(answer.refusal()),
+        }
+    }
+
+    /// Asks for a JSON document such as `/status`.
+    ///
+    /// # Errors
+    /// [`AttemptError`]; any status but 200 is [`AttemptError::Refused`].
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn get_json(
+        &self,
+        address: &Address,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<serde_json::Value, AttemptError> {
+        let request = self.request(Method::GET, address, path)?;
+        let answer = self.exchange(request, timeout, DOCUMENT_BYTES).await?;
+        if answer.status != 200 {
+            return Err(answer.refusal());
+        }
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| AttemptError::Undecodable(error.to_string()))
+    }
+
+    /// Asks a primary for frames: `GET /log`. A refusal is an answer here, since a replica acts on it. `timeout`
+    /// covers the primary's wait too.
+    ///
+    /// # Errors
+    /// [`AttemptError`] if no answer came or it does not decode: pull again after a while.
+    ///
+    /// # Cancel safety
+    /// May be dropped; the primary then counts what the request acknowledged, and nothing else.
+    pub async fn pull(
+        &self,
+        address: &Address,
+        pull: &PullRequest,
+        timeout: Duration,
+    ) -> Result<PullAnswer, AttemptError> {
+        let mut request = self.request(Method::GET, address, &pull.to_uri())?;
+        for (name, value) in pull.to_headers() {
+            set_header(&mut request, name, &value)?;
+        }
+        // At least one frame comes whole, however small `max_bytes` is.
+        let frame_bytes = log::largest_frame_bytes(MAX_VALUE_BYTES_CEILING);
+        let limit_bytes = (pull.max_bytes as usize).max(frame_bytes) + SLACK_BYTES;
+        let answer = self.exchange(request, timeout, limit_bytes).await?;
+        let (status, body) = (answer.status, answer.body.clone());
+        PullAnswer::decode(status, |name| answer.header(name), body)
+            .map_err(|error| AttemptError::Undecodable(error.to_string()))
+    }
+
+    /// Asks for a copy of the shard: `GET /snapshot`, piece by piece.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: nothing has arrived; ask again after a while.
+    ///
+    /// # Cancel safety
+    /// May be dropped; the node notices the closed connection.
+    pub async fn snapshot(
+        &self,
+        address: &Address,
+        snapshot: &SnapshotRequest,
+    ) -> Result<SnapshotBody, AttemptError> {
+        let idle_timeout = snapshot.idle_timeout;
+        let mut request = self.request(Method::GET, address, route::SNAPSHOT)?;
+        let node_id = format!("{:016x}", snapshot.node_id);
+        set_header(&mut request, header::NODE_ID, &node_id)?;
+        let node_address = snapshot.node_address.to_string();
+        set_header(&mut request, header::NODE_ADDRESS, &node_address)?;
+        let response = timeout(idle_timeout, self.http.execute(request))
+            .await
+            .map_err(|_| AttemptError::TimedOut)?
+            .map_err(|error| failure(&error))?;
+        if response.status() == 200 {
+            return Ok(SnapshotBody {
+                response,
+                idle_timeout,
+            });
+        }
+        let answer = timeout(idle_timeout, Answer::read(response, DOCUMENT_BYTES));
+        Err(answer.await.map_err(|_| AttemptError::TimedOut)??.refusal())
+    }
+
+    /// Stores one value alone: `PUT /kv/{key}`. For values that would delay the other ops of a batch.
+    ///
+    /// Takes the op's condition, ttl and ack; a request id needs a batch.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: there is no result; a refusal by the node is a result.
+    ///
+    /// # Panics
+    /// If the op is not a put.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection; a body that arrived only in part is not stored.
+    pub async fn put(
+        &self,
+        address: &Address,
+        op: &Op,
+        timeout: Duration,
+    ) -> Result<OpResult, AttemptError> {
+        let Action::Put { value, ttl_ms } = &op.action else {
+            panic!("only a put carries a value");
+        };
+        let mut uri = op.key.to_uri();
+        if let Some(ttl_ms) = ttl_ms {
+            uri.push(if uri.contains('?') { '&' } else { '?' });
+            uri.push_str(&format!("ttl={ttl_ms}ms"));
+        }
+        let mut request = self.request(Method::PUT, address, &uri)?;
+        for (name, value) in write_headers(op) {
+            set_header(&mut request, name, &value)?;
+        }
+        *request.body_mut() = Some(Body::from(value.clone()));
+        let answer = self.exchange(request, timeout, DOCUMENT_BYTES).await?;
+        Ok(answer.into_result(&op.action))
+    }
+
+    /// Reads one entry alone: `GET /kv/{key}`. For values that are too large for a batch's answer.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: there is no result; a refusal by the node is a result.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn get(
+        &self,
+        address: &Address,
+        op: &Op,
+        timeout: Duration,
+    ) -> Result<OpResult, AttemptError> {
+        let mut request = self.request(Method::GET, address, &op.key.to_uri())?;
+        for (name, value) in read_headers(op) {
+            set_header(&mut request, name, &value)?;
+        }
+        let limit_bytes = MAX_VALUE_BYTES_CEILING + SLACK_BYTES;
+        let answer = self.exchange(request, timeout, limit_bytes).await?;
+        Ok(answer.into_result(&op.action))
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        address: &Address,
+        uri: &str,
+    ) -> Result<Request, AttemptError> {
+        debug_assert!(
+            uri.starts_with('/') && !uri.starts_with("//"),
+            "{uri} would name a node"
+        );
+        let url = self
+            .base_url(address)?
+            .join(uri)
+            .map_err(|error| AttemptError::NotConnected(error.to_string()))?;
+        Ok(Request::new(method, url))
+    }
+
+    fn base_url(&self, address: &Address) -> Result<Url, AttemptError> {
+        let known = self.urls.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(url) = known.get(address) {
+            return Ok(url.clone());
+        }
+        drop(known);
+        let url: Url = address
+            .to_url()
+            .parse()
+            .map_err(|error| AttemptError::NotConnected(format!("{address}: {error}")))?;
+        let mut known = self.urls.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= CACHED_URLS {
+            known.clear();
+        }
+        known.insert(address.clone(), url.clone());
+        Ok(url)
+    }
+
+    async fn exchange(
+        &self,
+        mut request: Request,
+        timeout: Duration,
+        limit_bytes: usize,
+    ) -> Result<Answer, AttemptError> {
+        *request.timeout_mut() = Some(timeout);
+        let response = self.http.execute(request).await;
+        Answer::read(response.map_err(|error| failure(&error))?, limit_bytes).await
+    }
+}
+
+impl SnapshotBody {
+    /// The next piece; `None` at the end of the body.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: the snapshot is incomplete; throw away what arrived.
+    ///
+    /// # Cancel safety
+    /// May be dropped; no piece is lost.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, AttemptError> {
+        timeout(self.idle_timeout, self.response.chunk())
+            .await
+            .map_err(|_| AttemptError::TimedOut)?
+            .map_err(|error| failure(&error))
+    }
+
+    /// A header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+}
+
+impl Answer {
+    /// Reads the body, and stops as soon as it is too large.
+    async fn read(mut response: Response, limit_bytes: usize) -> Result<Self, AttemptError> {
+        let too_large = AttemptError::AnswerTooLarge { limit_bytes };
+        let announced = response.content_length().unwrap_or(0);
+        if announced > limit_bytes as u64 {
+            return Err(too_large);
+        }
+        let mut body = Bytes::new();
+        let mut joined = BytesMut::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| failure(&error))? {
+            if body.is_empty() && joined.is_empty() {
+                body = piece;
+                continue;
+            }
+            if joined.is_empty() {
+                joined.reserve(usize::try_from(announced).unwrap_or(0));
+                joined.extend_from_slice(&body);
+            }
+            joined.extend_from_slice(&piece);
+            if joined.len() > limit_bytes {
+                return Err(too_large);
+            }
+        }
+        let body = if joined.is_empty() {
+            body
+        } else {
+            joined.freeze()
+        };
+        if body.len() > limit_bytes {
+            return Err(too_large);
+        }
+        Ok(Self {
+            status: response.status().as_u16(),
+            headers: std::mem::take(response.headers_mut()),
+            body,
+        })
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    fn refusal(&self) -> AttemptError {
+        AttemptError::from_http(self.status, &self.body, |name| self.header(name))
+    }
+
+    /// The answer to a lone op, in the shape that a batch would have given it.
+    fn into_result(self, action: &Action) -> OpResult {
+        let is_success = (200..=299).contains(&self.status) || self.status == 304;
+        let by_status = (action.is_write() && is_success).then_some(Applied::Yes);
+        let target = self.header("location").and_then(redirect::target);
+        let error: Option<ErrorBody> = match is_success {
+            true => None,
+            false => serde_json::from_slice(&self.body).ok(),
+        };
+        let applied = self.header(header::APPLIED).and_then(Applied::from_text);
+        OpResult {
+            status: self.status,
+            applied: applied.or(by_status),
+            position: self
+                .header(header::POSITION)
+                .and_then(|text| text.parse().ok()),
+            etag: self
+                .header("etag")
+                .and_then(|text| Position::from_etag(text).ok()),
+            ttl_ms: self
+                .header(header::TTL_MS)
+                .and_then(|text| text.parse().ok()),
+            value: (self.status == 200 && !action.is_write()).then_some(self.body),
+            error: error.map(|error| OpError {
+                code: ErrorCode::from_text(&error.error),
+                message: error.message,
+            }),
+            target: target.map(|target| target.to_string()),
+        }
+    }
+}
+
+fn write_headers(op: &Op) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    headers.extend(op.terms.condition.map(|condition| match condition {
+        Condition::Absent => ("if-none-match", "*".to_owned()),
+        Condition::Exists => ("if-match", "*".to_owned()),
+        Condition::Is(position) => ("if-match", position.to_etag()),
+        Condition::Differs(position) => ("if-none-match", position.to_etag()),
+    }));
+    headers.extend(op.terms.ack.map(|ack| {
+        let text = match ack {
+            Ack::Replicas(count) => count.to_string(),
+            Ack::Majority => "majority".to_owned(),
+            Ack::All => "all".to_owned(),
+        };
+        (header::ACK, text)
+    }));
+    headers
+}
+
+fn read_headers(op: &Op) -> Vec<(&'static str, String)> {
+    let terms = &op.terms;
+    let mut headers = write_headers(op);
+    let mut add = |name, text: Option<String>| headers.extend(text.map(|text| (name, text)));
+    add(
+        header::MIN_POSITION,
+        terms.min_position.map(|at| at.to_string()),
+    );
+    add(
+        header::MAX_LAG_MS,
+        terms.max_lag_ms.map(|ms| ms.to_string()),
+    );
+    add(header::WAIT_MS, terms.wait_ms.map(|ms| ms.to_string()));
+    headers
+}
+
+fn set_header(request: &mut Request, name: &str, value: &str) -> Result<(), AttemptError> {
+    let bad = |problem: String| AttemptError::NotConnected(format!("header {name}: {problem}"));
+    let header = HeaderName::try_from(name).map_err(|error| bad(error.to_string()))?;
+    let value = HeaderValue::try_from(value).map_err(|error| bad(error.to_string()))?;
+    request.headers_mut().insert(header, value);
+    Ok(())
+}
+
+/// How far the exchange got. Whatever is not surely before the first byte counts as after it.
+fn failure(error: &reqwest::Error) -> AttemptError {
+    if error.is_connect() || error.is_builder() {
+        return AttemptError::NotConnected(chain(error));
+    }
+    match error.is_timeout() {
+        true => AttemptError::TimedOut,
+        false => AttemptError::Broken(chain(error)),
+    }
+}
+
+/// The innermost cause: the library's own layers say only "error sending request".
+fn chain(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
