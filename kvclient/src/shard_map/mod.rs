@@ -5,6 +5,7 @@
 //! contents are noticed. Building one checks everything: slots without gap or overlap, names, numbers and
 //! addresses used once. Reading `sharding.toml` is [`toml`]'s work, the JSON of `/cluster/map` [`json`]'s.
 
+mod fields;
 pub mod json;
 pub mod toml;
 
