@@ -1,0 +1,318 @@
+#!/usr/bin/env bash
+# Proves everything that can be proved on this machine. Changes nothing in the tree but target/.
+#
+#   ./test.sh [--slow] [--bar]      --slow: also the long crash rounds (KV_SLOW=1)
+#                                   --bar: also the fault and speed suites (none yet)
+#
+# Needs bash, curl, coreutils, cargo and a C compiler. What needs more runs where it is installed and is reported
+# as skipped, with the reason, where not. Tests and checks use cargo's dev profile; the node and the example
+# programs, started as a user starts them, the release profile.
+#
+# Ends with what ran, what was skipped and why, and a line "N passed, N failed, N skipped".
+# Exit code: 0 if nothing failed, 1 otherwise, 2 for wrong arguments.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$root"
+
+# What must stay out of the dependency tree: HTTP/2, C libraries for TLS and compression, unmaintained crates.
+readonly BANNED="h2 aws-lc-rs aws-lc-sys openssl-sys bincode brotli zstd-sys"
+readonly UNICODE_DATA=/usr/share/unicode/UnicodeData.txt
+readonly CLUSTER_SECONDS=90
+
+passed=0
+failed=0
+skipped=0
+# Lines of the summary.
+report=()
+skips=()
+cluster_pid=
+scratch=$(mktemp -d)
+
+main() {
+    local argument bar=no
+    for argument in "$@"; do
+        case $argument in
+        --slow) export KV_SLOW=1 ;;
+        --bar) bar=yes ;;
+        *) echo "test.sh: unknown argument $argument; known are --slow and --bar" >&2 && exit 2 ;;
+        esac
+    done
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    # A proxy must not see what goes to this machine; a setting of the caller must not reach the nodes started here.
+    export no_proxy='*'
+    export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+    local variable
+    for variable in ${!KVNODE_*}; do unset "$variable"; done
+
+    section "Format" check cargo fmt --all --check
+    section "Lints" check cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+    section "Dependencies that stay out" check banned_crates
+    section "Tests" tests
+    section "Examples in documentation" doctests
+    section "Documentation" check documentation
+    section "Scripts" scripts
+    section "Build as users run it" check release_build
+    section "A cluster by launch.sh" cluster
+    [ -n "${KV_SLOW-}" ] || skip "long crash rounds" "run ./test.sh --slow"
+    [ $bar = no ] || skip "fault and speed suites" "there are none yet"
+    summary
+}
+
+# section TITLE COMMAND...: runs a command that counts by itself; its failure does not stop the others.
+section() {
+    local title=$1 began=$SECONDS failed_before=$failed passed_before=$passed
+    shift
+    printf '\n=== %s\n' "$title"
+    "$@"
+    local line
+    line=$(printf '%-28s %5s passed %3s failed %5s s' "$title" $((passed - passed_before)) \
+        $((failed - failed_before)) $((SECONDS - began)))
+    report+=("$line")
+    printf '%s\n' "--- $line"
+}
+
+# check COMMAND...: counts as one test.
+check() {
+    if "$@"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        printf 'FAILED: %s\n' "$*"
+    fi
+}
+
+skip() {
+    skipped=$((skipped + ${3:-1}))
+    skips+=("$1: $2")
+    printf 'skipped: %s: %s\n' "$1" "$2"
+}
+
+banned_crates() {
+    # Cargo.lock holds what any target or feature of ours may pull in, so absence there is absence everywhere.
+    local crate result=0
+    cargo metadata --locked --format-version 1 >/dev/null || return 1
+    for crate in $BANNED; do
+        if grep -q "^name = \"$crate\"\$" Cargo.lock; then
+            result=1
+            echo "$crate is in the dependency tree:"
+            cargo tree --locked --workspace --target all --edges all --invert "$crate" || true
+        fi
+    done
+    return $result
+}
+
+tests() {
+    local log=$scratch/tests.log counts
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --locked --workspace --no-fail-fast 2>&1 | tee "$log" || true
+        # Summary [ 0.354s] 42 tests run: 41 passed (1 slow), 1 failed, 2 skipped
+        counts=$(grep -E 'Summary \[.*tests? run:' "$log" | tail -n 1) || true
+        count_tests "$(sum_before "passed" "$counts")" "$(sum_before 'failed|timed out|exec failed' "$counts")" \
+            "$(sum_before "skipped" "$counts")"
+    else
+        skip "cargo nextest" "not installed; cargo test ran the tests instead" 0
+        cargo test --locked --workspace --lib --bins --tests --examples --no-fail-fast 2>&1 | tee "$log" || true
+        count_results "$log"
+    fi
+}
+
+doctests() {
+    local log=$scratch/doctests.log
+    cargo test --locked --workspace --doc --no-fail-fast 2>&1 | tee "$log" || true
+    count_results "$log"
+}
+
+# Adds up cargo test's lines: test result: ok. 30 passed; 0 failed; 1 ignored; ...
+count_results() {
+    local results
+    results=$(grep '^test result:' "$1") || true
+    count_tests "$(sum_before passed "$results")" "$(sum_before failed "$results")" "$(sum_before ignored "$results")"
+    if grep -q '^error' "$1" && [ "$(sum_before failed "$results")" = 0 ]; then
+        failed=$((failed + 1))
+        echo "FAILED: cargo test did not run all tests"
+    fi
+}
+
+count_tests() {
+    if [ $(($1 + $2)) = 0 ]; then
+        failed=$((failed + 1))
+        echo "FAILED: no test ran"
+        return
+    fi
+    passed=$((passed + $1))
+    failed=$((failed + $2))
+    [ "$3" = 0 ] || skip "$3 tests" "marked #[ignore] in their source, with the reason" "$3"
+}
+
+# Adds up the numbers that stand before a word; 0 if there are none.
+sum_before() {
+    local sum=0 number
+    while read -r number; do
+        sum=$((sum + number))
+    done < <(grep -oE "[0-9]+ ($1)" <<<"$2" | grep -oE '^[0-9]+')
+    echo $sum
+}
+
+documentation() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+}
+
+scripts() {
+    local script
+    for script in launch.sh test.sh tests/readme.sh .ci/run; do
+        check bash -n "$script"
+    done
+    if command -v shellcheck >/dev/null; then
+        check shellcheck launch.sh test.sh tests/readme.sh .ci/run
+    else
+        skip "shellcheck" "not installed"
+    fi
+}
+
+release_build() {
+    cargo build --locked --release -p kvnode -p examples
+}
+
+# Starts the six nodes of sharding.toml on free ports and does with them what the README and the examples do.
+cluster() {
+    local target=${CARGO_TARGET_DIR:-$root/target} map=$scratch/sharding.toml nodes=$scratch/nodes prefix
+    export KVNODE_BIN=$target/release/kvnode
+    # Enough of a PATH for launch.sh to notice that cargo is not there.
+    mkdir "$scratch/tools"
+    ln -s "$(command -v bash)" "$(command -v dirname)" "$(command -v curl)" "$scratch/tools/"
+    prefix=$(free_ports) || { check false "six free ports" && return; }
+    sed "s/localhost:808/localhost:$prefix/" sharding.toml >"$map"
+    refusals_before_start
+    check start_cluster "$map"
+    [ -n "$cluster_pid" ] || return 0
+    check refuses 1 "port ${prefix}0 is in use" ./launch.sh "$map" "$scratch/other"
+    "$KVNODE_BIN" --config "$map" --check-config >"$nodes"
+    readme "$prefix" "$nodes"
+    examples "$target/release" "$map"
+    check stop_cluster
+    # What was stored is there again, and the ports are free again.
+    check start_cluster "$map"
+    [ -n "$cluster_pid" ] || return 0
+    check "$target/release/bulk_load" --map "$map" --verify-only --separator ';' examples/data/unicode-sample.txt
+    check stop_cluster
+}
+
+# launch.sh says in one line what is wrong, and starts nothing.
+refusals_before_start() {
+    local bad=$scratch/bad.toml line
+    sed '0,/^address/s/^address/adress/' sharding.toml >"$bad"
+    line=$(grep -n '^adress' "$bad" | cut -d: -f1)
+    check refuses 2 "$bad:$line:1: unknown key \"adress\"" ./launch.sh "$bad" "$scratch/other"
+    check refuses 1 "no C compiler" env -u KVNODE_BIN CC=no-such-compiler ./launch.sh
+    check refuses 1 "cargo is missing" env -u KVNODE_BIN PATH="$scratch/tools" ./launch.sh
+    check [ ! -e "$scratch/other" ]
+}
+
+# Ten ports in a row below those the kernel gives to clients, six of them used: the number without its last digit.
+free_ports() {
+    local attempt prefix port code
+    for attempt in {1..50}; do
+        prefix=$((2000 + RANDOM % 1000))
+        for port in 0 1 2 3 4 5; do
+            code=0
+            curl --silent --max-time 1 --output /dev/null "http://localhost:$prefix$port/" || code=$?
+            [ $code = 7 ] || continue 2
+        done
+        echo $prefix
+        return 0
+    done
+    echo "no six free ports after $attempt attempts" >&2
+    return 1
+}
+
+# refuses CODE TEXT COMMAND...: the command ends with that exit code, and what it says has that text.
+refuses() {
+    local want=$1 text=$2 said code=0
+    shift 2
+    said=$("$@" 2>&1) || code=$?
+    if [ $code != "$want" ] || [[ $said != *"$text"* ]]; then
+        printf 'expected exit code %s and: %s\ngot exit code %s and: %s\n' "$want" "$text" $code "$said"
+        return 1
+    fi
+}
+
+start_cluster() {
+    local log=$scratch/launch.log deadline=$((SECONDS + CLUSTER_SECONDS))
+    ./launch.sh "$1" "$scratch/data" >"$log" 2>&1 &
+    cluster_pid=$!
+    until grep -q 'nodes are ready' "$log"; do
+        if ! kill -0 "$cluster_pid" 2>/dev/null || [ $SECONDS -ge $deadline ]; then
+            cat "$log"
+            stop_cluster || true
+            return 1
+        fi
+        sleep 0.1
+    done
+}
+
+stop_cluster() {
+    local code=0
+    [ -n "$cluster_pid" ] || return 0
+    kill -TERM "$cluster_pid" 2>/dev/null || true
+    wait "$cluster_pid" || code=$?
+    cluster_pid=
+    [ $code = 0 ] || { cat "$scratch/launch.log" && return 1; }
+}
+
+readme() {
+    local log=$scratch/readme.log
+    tests/readme.sh README.md "$1" "$2" | tee "$log" || true
+    local last
+    last=$(tail -n 1 "$log")
+    count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
+}
+
+examples() {
+    local bin=$1 map=$2
+    check "$bin/quickstart" --map "$map"
+    check "$bin/counter" --map "$map"
+    check "$bin/read_your_writes" --map "$map"
+    check "$bin/measure" --map "$map" --keys 2000 --seconds 1
+    check "$bin/bulk_load" --map "$map" --separator ';' --verify examples/data/unicode-sample.txt
+    if [ -r "$UNICODE_DATA" ]; then
+        check "$bin/bulk_load" --map "$map" --separator ';' --verify "$UNICODE_DATA"
+    else
+        skip "bulk_load of the whole UnicodeData.txt" "$UNICODE_DATA is not there (package unicode-data)"
+    fi
+    programs_without_a_cluster "$bin"
+}
+
+# Nobody listens on port 1.
+programs_without_a_cluster() {
+    local bin=$1 map=$scratch/nobody.toml program
+    printf '[[shards]]\nname = "a"\nidx = 0\naddress = "localhost:1"\n' >"$map"
+    for program in quickstart counter read_your_writes measure; do
+        check refuses 1 "no cluster answers at localhost:1" "$bin/$program" --map "$map"
+    done
+    check refuses 1 "no cluster answers at localhost:1" \
+        "$bin/bulk_load" --map "$map" --separator ';' examples/data/unicode-sample.txt
+}
+
+summary() {
+    local line
+    printf '\n=== Summary (%s s)\n' $SECONDS
+    printf '%s\n' "${report[@]}"
+    for line in ${skips[@]+"${skips[@]}"}; do
+        printf 'skipped  %s\n' "$line"
+    done
+    printf '\n%s passed, %s failed, %s skipped\n' $passed $failed $skipped
+    [ $failed = 0 ]
+}
+
+clean_up() {
+    local code=$?
+    stop_cluster || code=1
+    rm -rf "$scratch"
+    exit $code
+}
+
+main "$@"

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Runs every ```console block of the README against a running cluster and compares what comes with what it shows.
+# test.sh calls it; the cluster has the shape of sharding.toml, on ports PREFIX0 to PREFIX5 instead of 8080 to 8085.
+#
+#   tests/readme.sh README PREFIX NODES         NODES: a file with lines "ADDRESS ROLE SHARD"
+#
+# A line "$ command" is run, the lines below it are what it prints. The whole README is walked once per node:
+# localhost:8080 stands for the node asked, or, in a command that writes, for the primary of its shard, since
+# replicas refuse writes. Other addresses stand for themselves. A read is asked again for up to 5 s, because a
+# replica may lag; a write is sent once.
+#
+# Prints what differs, then "N passed, N failed"; exit code 1 if anything failed.
+
+set -euo pipefail
+
+readonly readme=$1 prefix=$2 nodes=$3
+readonly LAG_SECONDS=5
+export no_proxy='*'
+
+passed=0
+failed=0
+
+main() {
+    local address role primary
+    while read -r address role _; do
+        if [ "$role" = primary ]; then
+            primary=$address
+        fi
+        walk "$address" "$primary"
+    done <"$nodes"
+    [ $((passed + failed)) -gt 0 ] || failed=1
+    echo "$passed passed, $failed failed"
+    [ $failed = 0 ]
+}
+
+# Reads the README once; in every console block, runs a command when the next one or the end comes.
+walk() {
+    local asked=$1 primary=$2 in_block=no command='' expected='' line
+    while IFS= read -r line <&3; do
+        case $in_block:$line in
+        no:'```console') in_block=yes ;;
+        no:*) ;;
+        yes:'```' | yes:'$ '*)
+            [ -z "$command" ] || check "$asked" "$primary" "$command" "${expected%$'\n'}"
+            command='' expected=''
+            if [ "$line" = '```' ]; then in_block=no; else command=${line#'$ '}; fi
+            ;;
+        yes:*) expected+=$line$'\n' ;;
+        esac
+    done 3<"$readme"
+}
+
+check() {
+    local asked=$1 primary=$2 command=$3 expected=$4 target=$1 deadline=$SECONDS output
+    if writes "$command"; then
+        target=$primary
+    else
+        deadline=$((SECONDS + LAG_SECONDS))
+    fi
+    local real=${command//localhost:8080/@asked@}
+    real=${real//localhost:808/localhost:$prefix}
+    real=${real//@asked@/$target}
+    while true; do
+        output=$(bash -c "$real" 2>/dev/null </dev/null | tr -d '\r') || true
+        output=${output//localhost:$prefix/localhost:808}
+        if [ "$output" = "$expected" ]; then
+            passed=$((passed + 1))
+            return
+        fi
+        [ $SECONDS -lt "$deadline" ] || break
+        sleep 0.1
+    done
+    failed=$((failed + 1))
+    printf 'FAILED at %s: $ %s\n--- the README shows\n%s\n--- it prints\n%s\n---\n' \
+        "$asked" "$real" "$expected" "$output"
+}
+
+writes() {
+    case $1 in
+    *' -X'* | *' --data'* | *'/set?'* | *'/delete?'*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+main
