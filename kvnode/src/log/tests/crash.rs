@@ -157,30 +157,79 @@ fn a_crash_while_a_segment_is_begun_leaves_a_spare_or_an_empty_segment() {
     assert!(!dir.path().join("spare-902.seg").exists());
 }
 
-/// A value that holds a copy of a frame must not make a torn frame look like damage.
-#[test]
-fn a_frame_inside_a_value_is_not_a_later_frame() {
-    let dir = tempfile::tempdir().unwrap();
-    let kept = chain(Link::default(), 2, 20);
-    let after = kept[1].header.link();
-    let copied = chain(
-        Link {
-            position: Position::new(1, 2 + 40),
-            crc: 9,
-        },
-        1,
-        20,
-    )
-    .remove(0);
+/// Two good frames, then one whose value is `value`.
+fn with_value(value: Vec<u8>) -> Vec<Frame> {
+    let mut frames = chain(Link::default(), 2, 20);
     let effect = Effect::Put {
-        value: copied.bytes,
+        value: value.into(),
         expires_at_ms: None,
     };
     let mut builder = FrameBuilder::new();
     builder.push(&Record::new(Bytes::from_static(b"key"), effect));
-    let last = builder.finish(&after, 1, 9);
-    let file = closed(dir.path(), &[&kept[..], &[last]].concat());
-    flip(&file, place_after(&kept));
-    let opened = reopen(dir.path());
-    assert_eq!(opened.replayed, kept);
+    frames.push(builder.finish(&frames[1].header.link(), 1, 9));
+    frames
+}
+
+/// A value that holds a copy of a frame must not make a torn frame look like damage.
+#[test]
+fn a_frame_inside_a_value_is_not_a_later_frame() {
+    let later = |seq: Seq| {
+        let after = Link {
+            position: Position::new(1, seq - 1),
+            crc: 9,
+        };
+        frame(&after, 1, 1, 20).bytes
+    };
+    let far = with_value(later(40).to_vec());
+    let near = with_value([&[7; 500][..], &later(5), &[7; 500]].concat());
+    // With a broken header its seq tells, which does not fit the few bytes; with a whole one, its place.
+    for (frames, broken_byte) in [(far, 0), (near, 1_000)] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = closed(dir.path(), &frames);
+        flip(&file, place_after(&frames[..2]) + broken_byte);
+        assert_eq!(reopen(dir.path()).replayed, frames[..2]);
+    }
+}
+
+/// Seen from the front, a header whose length is a multiple of 256 begins like the zeros before it.
+#[test]
+fn a_later_frame_that_begins_with_a_zero_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = frame(&Link::default(), 1, 1, 4_096 - 51);
+    let second = frame(&first.header.link(), 1, 1, 512 - 11);
+    assert_eq!((first.bytes.len(), second.bytes[0]), (4_096, 0));
+    let file = closed(dir.path(), &[first.clone(), second]);
+    patch(&file, HEADER_BYTES, &vec![0; first.bytes.len()]);
+    let why = refusal(dir.path(), Position::ZERO, Position::ZERO);
+    assert!(why.contains("later frames are there, seqs 2 to 2"), "{why}");
+}
+
+/// After a kill the page cache may be ahead of the disk, so what is kept is written again. A test cannot look
+/// below the cache, but it can see which files were written.
+#[test]
+fn what_is_kept_above_the_floor_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let frames = chain(Link::default(), 14, 3_000);
+    closed(dir.path(), &frames);
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    let file = |number| {
+        std::fs::File::options()
+            .write(true)
+            .open(segment(dir.path(), number))
+    };
+    for number in 1..=4 {
+        file(number).unwrap().set_modified(long_ago).unwrap();
+    }
+    drop(open(dir.path(), Position::new(1, 5), Position::new(1, 10)).unwrap());
+    let written = |number| {
+        file(number)
+            .unwrap()
+            .metadata()
+            .unwrap()
+            .modified()
+            .unwrap()
+            > long_ago
+    };
+    assert_eq!([1, 2, 3, 4].map(written), [false, false, true, true]);
+    assert_eq!(reopen(dir.path()).replayed, frames);
 }

@@ -148,6 +148,47 @@ fn after_a_failed_write_nothing_more_is_appended() {
     }
 }
 
+/// Part of an append is synced when the rest fails: nobody is told of it, and nothing may follow.
+#[test]
+fn an_append_that_fails_half_way_is_not_seen() {
+    for blocked in [2_u8, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, mut writer) = create(dir.path());
+        let frames = chain(Link::default(), 12, 3_000);
+        append_each(&mut writer, &frames[..2]);
+        // A directory with a file in it cannot be renamed over.
+        std::fs::create_dir_all(segment(dir.path(), blocked.into()).join("x")).unwrap();
+        let failed = writer.append_synced(&frames[2..]);
+        assert!(matches!(failed, Err(LogError::Io { .. })), "{failed:?}");
+        assert_eq!(log.durable(), Position::new(1, 2));
+        assert_eq!(read_all(&log, 0, 1 << 20), frames[..2]);
+        let small = chain(writer.end(), 1, 1);
+        let failed = writer.append_synced(&small);
+        assert!(matches!(failed, Err(LogError::Io { .. })), "{failed:?}");
+        drop((log, writer));
+        std::fs::remove_dir_all(segment(dir.path(), blocked.into())).unwrap();
+        let replayed = reopen(dir.path()).replayed;
+        assert_eq!(
+            replayed,
+            frames[..4 * (usize::from(blocked) - 1)],
+            "what was synced"
+        );
+    }
+}
+
+#[test]
+fn spares_that_are_not_enough_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, mut writer) = create(dir.path());
+    while log.stats().spares == 0 {
+        std::thread::yield_now();
+    }
+    log.shared.spares.set_disk_full(true);
+    let refused = writer.append_synced(&chain(Link::default(), 40, 3_000));
+    assert!(matches!(refused, Err(LogError::NoSpace(_))), "{refused:?}");
+    assert_eq!(log.stats().spares, 1);
+}
+
 #[test]
 fn a_full_disk_loses_nothing_and_may_be_tried_again() {
     let dir = tempfile::tempdir().unwrap();
