@@ -14,6 +14,7 @@ use super::{
     ending::{Ending, judge},
     error::LogError,
     files::Listing,
+    milestones::Place,
     recovery::CutTail,
     segment::{Access, Segment},
     walk::Walk,
@@ -91,6 +92,15 @@ impl CheckReport {
             what: what.into(),
         });
     }
+
+    fn problem_at(&mut self, segment: &Segment, place: Place, what: String) {
+        self.problems.push(Problem {
+            file: segment.path.clone(),
+            at: Some(place.at),
+            seq: Some(place.seq() + 1),
+            what,
+        });
+    }
 }
 
 fn open_all(dir: &Path, history: u128, report: &mut CheckReport) -> Result<Vec<Segment>, LogError> {
@@ -124,56 +134,51 @@ fn check_segment(
     report: &mut CheckReport,
 ) -> Result<(), LogError> {
     let mut walk = Walk::new(segment, segment.start(), CHUNK_BYTES);
-    while let Some(frame) = walk.frame()? {
+    loop {
+        let begin = walk.place();
+        let Some(frame) = walk.frame()? else { break };
         report.frames += 1;
         report.records += u64::from(frame.header.count);
         if let Err(error) = frame.records() {
             let what = format!("the frame's checksums are right, but: {error}");
-            report.problems.push(Problem {
-                file: segment.path.clone(),
-                at: Some(walk.place().at - frame.bytes.len() as u64),
-                seq: Some(frame.header.first_seq),
-                what,
-            });
+            report.problem_at(segment, begin, what);
         }
     }
-    let end = walk.place();
-    report.end = end.link;
-    let mut broken = |walk: &mut Walk<'_>, more: String| {
-        let what = walk.problem()? + &more;
-        report.problems.push(Problem {
-            file: segment.path.clone(),
-            at: Some(end.at),
-            seq: Some(end.seq() + 1),
-            what,
-        });
-        Ok(())
+    report.end = walk.place().link;
+    let behind = match next {
+        Some(next) => behind_joint(walk.place(), next),
+        None => behind_end(dir, segment, walk.place(), report)?,
     };
-    if let Some(next) = next {
-        if next.header.base == end.link {
-            return Ok(());
-        }
-        let (file, seq) = (next.path.display(), next.base_seq());
-        return broken(
-            &mut walk,
-            format!("; the next segment, {file}, follows seq {seq}"),
-        );
+    if let Some(behind) = behind {
+        let what = format!("{}; {behind}", walk.problem()?);
+        report.problem_at(segment, walk.place(), what);
     }
+    Ok(())
+}
+
+/// What shows that the chain must not end here, though another segment follows.
+fn behind_joint(end: Place, next: &Segment) -> Option<String> {
+    let (file, seq) = (next.path.display(), next.base_seq());
+    (next.header.base != end.link).then(|| format!("the next segment, {file}, follows seq {seq}"))
+}
+
+/// What shows that the chain must not end here, in the last segment. What is merely torn is noted.
+fn behind_end(
+    dir: &Path,
+    segment: &Segment,
+    end: Place,
+    report: &mut CheckReport,
+) -> Result<Option<String>, LogError> {
     match judge(segment, end, Window::read(dir))? {
-        Ending::Clean => {}
+        Ending::Clean => Ok(None),
         Ending::Torn { bytes } => {
             report.torn = Some(CutTail {
                 after: end.link.position,
                 bytes,
                 file: segment.path.clone(),
             });
+            Ok(None)
         }
-        Ending::Damaged(later) => {
-            let (first, last, at) = (later.first_seq, later.last_seq, later.at);
-            let more =
-                format!("; later frames are there, seqs {first} to {last} from byte {at} on");
-            broken(&mut walk, more)?;
-        }
+        Ending::Damaged(later) => Ok(Some(later.to_string())),
     }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The log: every write of the shard in order, durable before anybody hears of it. LMDB is only its index.
 //!
-//! A directory of preallocated files ([`segment`]) that hold one chain of frames
+//! A directory of preallocated files (`segment.rs`) that hold one chain of frames
 //! ([`kvclient::wire::log`]). The commit thread has the one [`LogWriter`]; everybody else has a [`Log`], which is
 //! cheap to clone. All of it blocks, reads included; nothing here waits for another node.
 //!
@@ -91,7 +91,8 @@ pub struct LogStats {
 
 impl Log {
     /// Makes an empty log in `dir` whose first frame will follow `base`: the default link for a new shard, the end
-    /// of a snapshot for a copy. On return it is durable, name and all.
+    /// of a snapshot for a copy. On return it is durable, name and all. Make it in a directory that is not in force
+    /// yet: after a crash in between there may be a log where the caller does not know of one.
     ///
     /// # Errors
     /// - [`LogError::Refused`]: a log is there already, or the options do not fit each other.

@@ -74,13 +74,15 @@ pub(super) fn recover(
     replay: &mut dyn FnMut(Frame) -> Result<(), LogError>,
 ) -> Result<(Chain, Recovered), LogError> {
     let dir = &home.dir;
+    let floor = start.floor.max(start.applied);
+    let start = StartFrom { floor, ..start };
     let segments = open_segments(home, listing)?;
     let first = first_needed(&segments, start.applied)?;
     let (passed, needed) = segments.split_at(first);
     let (end, last_time_ms) = walk_chain(needed, start)?;
-    let cut = judge_end(dir, &segments[segments.len() - 1], end, start.floor)?;
+    let cut = judge_end(dir, &segments[segments.len() - 1], end, floor)?;
     let window = Window::open(dir)?;
-    make_durable(dir, needed, end, start.floor)?;
+    make_durable(dir, needed, end, floor)?;
     window.clear()?;
     for_frames_after(needed, end, start.applied.seq, |_, _, frame| replay(frame))?;
     let end_time_ms = match last_time_ms {
@@ -214,13 +216,7 @@ fn judge_end(
     let ending = judge(last, end, Window::read(dir))?;
     let problem = || Walk::new(last, end, CHUNK_BYTES).damage();
     if let Ending::Damaged(later) = ending {
-        return Err(refused(format!(
-            "{}; later frames are there, seqs {} to {} from byte {} on",
-            problem(),
-            later.first_seq,
-            later.last_seq,
-            later.at
-        )));
+        return Err(refused(format!("{}; {later}", problem())));
     }
     if end.seq() < floor.seq {
         return Err(refused(format!(
