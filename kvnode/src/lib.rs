@@ -1,4 +1,23 @@
-//! Storage node of the sharded, replicated key-value store.
+//! Storage node of the sharded, replicated key-value store: an HTTP server over a log and LMDB.
+//!
+//! [`node::start`] runs one from a [`config::NodeConfig`]; the program `kvnode` is arguments and signals around it.
 
+pub mod clock;
+pub mod commit;
+pub mod config;
+pub mod data_dir;
+pub mod home;
+mod http;
+pub mod json;
 pub mod log;
+pub mod metrics;
+pub mod node;
+pub mod offline;
+pub mod ownership;
+pub mod reload;
+pub mod replication;
+pub mod service;
+pub mod status;
+pub mod storage;
 pub mod store;
+pub mod sweeper;

@@ -1,2 +1,168 @@
-//! x
-fn main() {}
+//! The `kvnode` program: arguments, logging, signals, exit codes.
+//!
+//! Exit codes: 0 clean, 2 bad configuration, 3 data refused, 4 data directory in use, 5 storage failure.
+
+use std::{io::Write, process::ExitCode};
+
+use clap::Parser;
+use kvnode::{
+    config::{Cli, ConfigError, LogFormat, NodeConfig, Offline, ServeArgs, Settings},
+    data_dir::DataError,
+    node::{self, RunningNode, StartError},
+    offline,
+    storage::StorageError,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+const BAD_CONFIGURATION: u8 = 2;
+const DATA_REFUSED: u8 = 3;
+const IN_USE: u8 = 4;
+const STORAGE_FAILED: u8 = 5;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Offline::Check { data }) = &cli.command {
+        return check(data);
+    }
+    match prepare(&cli.serve) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(config)) => run(config),
+        Err(error) => fail(BAD_CONFIGURATION, &error),
+    }
+}
+
+/// Reads the configuration; `None` if only that was asked for.
+fn prepare(args: &ServeArgs) -> Result<Option<NodeConfig>, ConfigError> {
+    let settings = args.merged_settings()?;
+    if args.check_config {
+        return print_map(args).map(|()| None);
+    }
+    start_logging(&settings)?;
+    args.node_config(&settings).map(Some)
+}
+
+/// One line for each node of the map: address, role, shard.
+fn print_map(args: &ServeArgs) -> Result<(), ConfigError> {
+    let map = args.read_map()?;
+    let mut out = std::io::stdout().lock();
+    for shard in map.shards() {
+        for node in shard.nodes() {
+            let role = shard
+                .role_of(&node.address)
+                .map_or("", |role| role.as_str());
+            // Nobody is there to be told if the reader has gone.
+            let _ = writeln!(out, "{} {role} {}", node.address, shard.name);
+        }
+    }
+    Ok(())
+}
+
+fn start_logging(settings: &Settings) -> Result<(), ConfigError> {
+    let filter = settings.log_level.as_deref().unwrap_or("info");
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| ConfigError::new(format!("--log-level {filter:?}: {error}")))?;
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match settings.log_format.unwrap_or(LogFormat::Text) {
+        LogFormat::Text => logging.with_target(false).init(),
+        LogFormat::Json => logging.json().init(),
+    }
+    Ok(())
+}
+
+fn run(config: NodeConfig) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve(config)),
+        Err(error) => fail(STORAGE_FAILED, &error),
+    }
+}
+
+async fn serve(config: NodeConfig) -> ExitCode {
+    let (shard, role, address) = (
+        config.shard().name.clone(),
+        config.role(),
+        config.address.clone(),
+    );
+    if config.insecure_no_auth {
+        tracing::warn!(
+            "--insecure-no-auth: whoever reaches this node can read and change everything"
+        );
+    }
+    let mut node = match node::start(config).await {
+        Ok(node) => node,
+        Err(error) => return fail(start_code(&error), &error),
+    };
+    tracing::info!(%address, %role, shard, "serves");
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    );
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        node.stop().await;
+        return fail(STORAGE_FAILED, &"no signals can be received");
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&node),
+            why = node.failed() => {
+                // What the disk holds is not certain any more: nothing is closed in order, the next start decides.
+                return fail(STORAGE_FAILED, &why);
+            }
+        }
+    }
+    node.stop().await;
+    ExitCode::SUCCESS
+}
+
+fn reload(node: &RunningNode) {
+    let cli = Cli::parse();
+    let reloaded = cli
+        .serve
+        .read_map()
+        .map_err(|error| error.to_string())
+        .and_then(|map| node.service.reload(map));
+    match reloaded {
+        Ok(identity) => tracing::info!(identity, "the shard map is reloaded"),
+        Err(why) => {
+            tracing::error!(%why, "the shard map is not reloaded; the old one stays in force")
+        }
+    }
+}
+
+fn start_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Bind { .. } | StartError::Client(_) => BAD_CONFIGURATION,
+        StartError::Data(DataError::InUse(_)) => IN_USE,
+        StartError::Data(DataError::Refused(_)) | StartError::Storage(StorageError::Refused(_)) => {
+            DATA_REFUSED
+        }
+        StartError::Data(DataError::Io { .. })
+        | StartError::Storage(StorageError::Failed(_))
+        | StartError::System(_) => STORAGE_FAILED,
+    }
+}
+
+fn check(data: &std::path::Path) -> ExitCode {
+    match offline::check(data, &mut std::io::stdout().lock()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(DATA_REFUSED),
+        Err(offline::CheckError::Data(DataError::InUse(path))) => {
+            fail(IN_USE, &DataError::InUse(path))
+        }
+        Err(error) => fail(DATA_REFUSED, &error),
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "kvnode: {error}");
+    ExitCode::from(code)
+}

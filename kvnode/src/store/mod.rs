@@ -62,6 +62,14 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("visible", &self.visible())
+            .finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     core: Arc<Core>,
     opened_with: Meta,

@@ -1,0 +1,60 @@
+//! What is asked of the commit thread, and where the answers go.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use kvclient::{
+    position::{Epoch, Position},
+    wire::{
+        batch::{Op, OpResult},
+        log::Frame,
+    },
+};
+use tokio::sync::oneshot;
+
+/// A write with the time at which its caller stops waiting.
+#[derive(Debug)]
+pub struct WriteOp {
+    /// The op.
+    pub op: Op,
+    /// After this moment it must not be begun.
+    pub deadline: Option<Instant>,
+}
+
+/// Why frames of another node were not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The frames are not what the protocol says; nothing was stored.
+    #[error("the frames cannot be used: {0}")]
+    Malformed(String),
+    /// No space; nothing was stored; try again later.
+    #[error("no space: {0}")]
+    NoSpace(String),
+    /// The commit thread has ended; the node stops.
+    #[error("the commit thread has ended")]
+    Ended,
+}
+
+/// One message to the thread.
+pub(super) enum Command {
+    Writes {
+        ops: Vec<WriteOp>,
+        reply: oneshot::Sender<Vec<OpResult>>,
+    },
+    Frames {
+        frames: Vec<Frame>,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    },
+    Reign {
+        epoch: Epoch,
+        reign_id: u64,
+        node: String,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    },
+    Expired {
+        entries: Vec<(Bytes, Position)>,
+        reply: oneshot::Sender<usize>,
+    },
+    /// The thread ends once the commands before are worked off.
+    Stop,
+}

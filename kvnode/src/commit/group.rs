@@ -1,0 +1,111 @@
+//! What will become one frame, with the answers that wait for it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use kvclient::{
+    position::Position,
+    wire::{
+        batch::OpResult,
+        error::{Applied, ErrorCode},
+        log::{Effect, FrameBuilder, Record},
+    },
+};
+use tokio::sync::oneshot;
+
+use crate::store::Entry;
+
+/// What will become one frame, with the answers that wait for it.
+pub(super) struct Group {
+    pub(super) builder: FrameBuilder,
+    pub(super) records: Vec<(Position, Record)>,
+    /// The entries as this group leaves them; `None`: removed.
+    pub(super) changed: HashMap<Bytes, Option<Entry>>,
+    pub(super) time_ms: u64,
+    pub(super) waiting: Vec<Waiting>,
+}
+
+/// Answers that may leave once the frame is synced.
+pub(super) enum Waiting {
+    Writes {
+        results: Vec<OpResult>,
+        reply: oneshot::Sender<Vec<OpResult>>,
+    },
+    Expired {
+        deleted: usize,
+        reply: oneshot::Sender<usize>,
+    },
+}
+
+/// Why a frame was not written, and that it was not.
+pub(super) enum Refusal {
+    NoSpace(String),
+}
+
+impl Group {
+    /// An empty group, decided at this shard time.
+    pub(super) fn new(time_ms: u64) -> Self {
+        Self {
+            builder: FrameBuilder::new(),
+            records: Vec::new(),
+            changed: HashMap::new(),
+            time_ms,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Sends the answers that waited for the frame just written or refused.
+    pub(super) fn answer(&mut self, refusal: Option<&Refusal>) {
+        for waiting in self.waiting.drain(..) {
+            match waiting {
+                Waiting::Writes { mut results, reply } => {
+                    refuse_all(&mut results, refusal);
+                    let _ = reply.send(results);
+                }
+                Waiting::Expired { deleted, reply } => {
+                    let _ = reply.send(if refusal.is_some() { 0 } else { deleted });
+                }
+            }
+        }
+    }
+
+    /// Adds a record and remembers how it leaves the entry. `current` is the entry before it, if it was read.
+    pub(super) fn push(&mut self, position: Position, record: Record, current: Option<Entry>) {
+        let after = match (&record.effect, current) {
+            (
+                Effect::Put {
+                    value,
+                    expires_at_ms,
+                },
+                _,
+            ) => Some(Entry {
+                position,
+                expires_at_ms: *expires_at_ms,
+                value: value.clone(),
+            }),
+            (Effect::Expire { expires_at_ms }, Some(entry)) => Some(Entry {
+                position,
+                expires_at_ms: *expires_at_ms,
+                ..entry
+            }),
+            (Effect::Expire { .. } | Effect::Delete { .. } | Effect::EpochStart { .. }, _) => None,
+        };
+        self.builder.push(&record);
+        self.changed.insert(record.key.clone(), after);
+        self.records.push((position, record));
+    }
+}
+
+/// Says of every op that was to be written that it was not, and why.
+pub(super) fn refuse_all(results: &mut [OpResult], refusal: Option<&Refusal>) {
+    let Some(Refusal::NoSpace(why)) = refusal else {
+        return;
+    };
+    for result in results
+        .iter_mut()
+        .filter(|result| result.applied == Some(Applied::Yes))
+    {
+        let message = format!("no space left for writes, reads go on: {why}");
+        *result = OpResult::refused(ErrorCode::NoSpace, message, Some(Applied::No));
+    }
+}

@@ -1,0 +1,383 @@
+//! The loop of the commit thread: gather, decide, append, sync, publish, answer.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use bytes::Bytes;
+use kvclient::{
+    position::{Epoch, Position},
+    wire::{
+        MAX_BATCH_OPS,
+        batch::{Op, OpResult},
+        error::{Applied, ErrorCode},
+        log::{Effect, Frame, Link, Record},
+    },
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    command::{AppendError, Command, WriteOp},
+    decide,
+    group::{Group, Refusal, Waiting, refuse_all},
+};
+use crate::{
+    clock::ShardClock,
+    log::{LogError, LogWriter},
+    store::{Entry, Store, StoreError},
+};
+
+/// Counts of the commit thread, for metrics.
+#[derive(Debug, Default)]
+pub struct CommitStats {
+    /// Frames appended and synced.
+    pub frames: AtomicU64,
+    /// Records in them.
+    pub records: AtomicU64,
+    /// Bytes of them.
+    pub bytes: AtomicU64,
+    /// Time spent in append and sync, microseconds.
+    pub sync_micros: AtomicU64,
+}
+
+/// What the thread and its callers both see.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Whether this node takes writes: set by a reign, cleared by a fence, looked at for every op.
+    pub(super) reigns: AtomicBool,
+    pub(super) stats: CommitStats,
+}
+
+/// Storage failed: whether the group at hand is durable is unknown.
+pub(super) struct Failed(pub(super) String);
+
+pub(super) struct Committer {
+    pub(super) log: LogWriter,
+    pub(super) store: Store,
+    pub(super) clock: Arc<ShardClock>,
+    pub(super) max_frame_bytes: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) epoch: Epoch,
+}
+
+impl Committer {
+    pub(super) fn run(&mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Failed> {
+        let mut held_over = None;
+        while let Some(command) = held_over.take().or_else(|| commands.blocking_recv()) {
+            match command {
+                Command::Frames { frames, reply } => {
+                    let outcome = self.append_frames(&frames)?;
+                    let _ = reply.send(outcome);
+                }
+                Command::Stop => return Ok(()),
+                first => held_over = self.commit_group(first, &mut commands)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits `first` and what waits behind it; gives back a command that has to go alone.
+    fn commit_group(
+        &mut self,
+        first: Command,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<Option<Command>, Failed> {
+        let mut group = Group::new(self.clock.now_ms());
+        let mut ops = 0;
+        let mut next = Some(first);
+        while let Some(command) = next.take() {
+            match command {
+                Command::Frames { .. } | Command::Stop => {
+                    self.close(&mut group)?;
+                    return Ok(Some(command));
+                }
+                Command::Writes { ops: writes, reply } => {
+                    ops += writes.len();
+                    self.decide_writes(&mut group, writes, reply)?;
+                }
+                Command::Expired { entries, reply } => {
+                    ops += entries.len();
+                    self.decide_expired(&mut group, entries, reply)?;
+                }
+                Command::Reign {
+                    epoch,
+                    reign_id,
+                    node,
+                    reply,
+                } => {
+                    self.reign(
+                        &mut group,
+                        epoch,
+                        Record::epoch_start(reign_id, node),
+                        reply,
+                    )?;
+                }
+            }
+            if ops < MAX_BATCH_OPS {
+                next = commands.try_recv().ok();
+            }
+        }
+        self.close(&mut group)?;
+        Ok(None)
+    }
+
+    fn decide_writes(
+        &mut self,
+        group: &mut Group,
+        writes: Vec<WriteOp>,
+        reply: oneshot::Sender<Vec<OpResult>>,
+    ) -> Result<(), Failed> {
+        let mut results = Vec::with_capacity(writes.len());
+        // A batch may fill more than one frame; each frame's fate is that of the ops in it.
+        let mut in_frame_from = 0;
+        for write in writes {
+            if !self.fits(group, &write.op) {
+                let refusal = self.close(group)?;
+                refuse_all(&mut results[in_frame_from..], refusal.as_ref());
+                in_frame_from = results.len();
+            }
+            let result = self.decide_one(group, &write)?;
+            results.push(result);
+        }
+        if in_frame_from == 0 {
+            group.waiting.push(Waiting::Writes { results, reply });
+            return Ok(());
+        }
+        let refusal = self.close(group)?;
+        refuse_all(&mut results[in_frame_from..], refusal.as_ref());
+        let _ = reply.send(results);
+        Ok(())
+    }
+
+    fn fits(&self, group: &Group, op: &Op) -> bool {
+        // A record's header, expiry and mark take less than the 128 bytes added here.
+        group.builder.is_empty()
+            || group.builder.frame_bytes() + op.weight_bytes() + 128 <= self.max_frame_bytes
+    }
+
+    fn decide_one(&self, group: &mut Group, write: &WriteOp) -> Result<OpResult, Failed> {
+        if !self.shared.reigns.load(Ordering::Acquire) {
+            let message = "this node does not take writes now; /readyz says why";
+            return Ok(OpResult::refused(
+                ErrorCode::NotReady,
+                message,
+                Some(Applied::No),
+            ));
+        }
+        if write
+            .deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+        {
+            let message = "the request's time was over before its turn came; nothing was written";
+            return Ok(OpResult::refused(
+                ErrorCode::DeadlineExceeded,
+                message,
+                Some(Applied::No),
+            ));
+        }
+        let key = write.op.key.to_bytes();
+        let current = match decide::needs_current(&write.op) {
+            false => None,
+            true => match self.current(group, &key) {
+                Ok(current) => current,
+                Err(error) => return refuse_read(error),
+            },
+        };
+        let next = self.next_position(group);
+        let decision = decide::decide(&write.op, current.as_ref(), group.time_ms, next);
+        if let Some(effect) = decision.effect {
+            group.push(next, Record::new(key, effect), current);
+        }
+        Ok(decision.result)
+    }
+
+    /// The live entry as the group leaves it so far.
+    fn current(&self, group: &Group, key: &Bytes) -> Result<Option<Entry>, StoreError> {
+        let entry = match group.changed.get(key) {
+            Some(changed) => changed.clone(),
+            None => self.store.get(key)?,
+        };
+        Ok(entry.filter(|entry| !entry.is_expired(group.time_ms)))
+    }
+
+    fn next_position(&self, group: &Group) -> Position {
+        let end = self.log.end().position;
+        Position {
+            epoch: self.epoch,
+            seq: end.seq + 1 + u64::from(group.builder.count()),
+        }
+    }
+
+    fn decide_expired(
+        &mut self,
+        group: &mut Group,
+        entries: Vec<(Bytes, Position)>,
+        reply: oneshot::Sender<usize>,
+    ) -> Result<(), Failed> {
+        let mut deleted = 0;
+        let at_most: usize = entries.iter().map(|(key, _)| key.len() + 8).sum();
+        if group.builder.frame_bytes() + at_most > self.max_frame_bytes {
+            self.close(group)?;
+        }
+        for (key, position) in entries {
+            if !self.shared.reigns.load(Ordering::Acquire) {
+                break;
+            }
+            let entry = match group.changed.get(&key) {
+                Some(changed) => changed.clone(),
+                None => self.store.get(&key).unwrap_or_default(),
+            };
+            let due =
+                entry.filter(|entry| entry.position == position && entry.is_expired(group.time_ms));
+            if due.is_some() {
+                let next = self.next_position(group);
+                group.push(
+                    next,
+                    Record::new(key, Effect::Delete { by_expiry: true }),
+                    due,
+                );
+                deleted += 1;
+            }
+        }
+        group.waiting.push(Waiting::Expired { deleted, reply });
+        Ok(())
+    }
+
+    /// Closes the group, then begins a reign in a frame of its own, since all records of a frame are of one epoch.
+    fn reign(
+        &mut self,
+        group: &mut Group,
+        epoch: Epoch,
+        start: Record,
+        reply: oneshot::Sender<Result<(), AppendError>>,
+    ) -> Result<(), Failed> {
+        self.close(group)?;
+        let before = std::mem::replace(&mut self.epoch, epoch);
+        group.push(self.next_position(group), start, None);
+        let outcome = match self.commit_records(group)? {
+            None => {
+                self.shared.reigns.store(true, Ordering::Release);
+                Ok(())
+            }
+            Some(Refusal::NoSpace(why)) => {
+                self.epoch = before;
+                Err(AppendError::NoSpace(why))
+            }
+        };
+        let _ = reply.send(outcome);
+        Ok(())
+    }
+
+    /// Commits what the group holds and sends all answers that wait for it.
+    fn close(&mut self, group: &mut Group) -> Result<Option<Refusal>, Failed> {
+        let refusal = self.commit_records(group)?;
+        group.answer(refusal.as_ref());
+        Ok(refusal)
+    }
+
+    /// Appends the group's records as one frame, syncs, publishes. Answers are left to the caller.
+    fn commit_records(&mut self, group: &mut Group) -> Result<Option<Refusal>, Failed> {
+        group.changed.clear();
+        let records = std::mem::take(&mut group.records);
+        let builder = std::mem::take(&mut group.builder);
+        if builder.is_empty() {
+            return Ok(None);
+        }
+        if let Err(StoreError::Full(why)) = self.store.can_accept() {
+            return Ok(Some(Refusal::NoSpace(why.to_string())));
+        }
+        let frame = builder.finish(&self.log.end(), self.epoch, group.time_ms);
+        if let Some(refusal) = self.sync(std::slice::from_ref(&frame))? {
+            return Ok(Some(refusal));
+        }
+        self.publish(frame.header.link(), frame.header.time_ms, &records)?;
+        group.time_ms = self.clock.now_ms();
+        Ok(None)
+    }
+
+    fn sync(&mut self, frames: &[Frame]) -> Result<Option<Refusal>, Failed> {
+        let before = Instant::now();
+        match self.log.append_synced(frames) {
+            Ok(()) => {}
+            Err(LogError::NoSpace(why)) => return Ok(Some(Refusal::NoSpace(why.to_string()))),
+            Err(error) => return Err(Failed(format!("the log cannot be written: {error}"))),
+        }
+        let stats = &self.shared.stats;
+        let add = |counter: &AtomicU64, value: u64| counter.fetch_add(value, Ordering::Relaxed);
+        add(
+            &stats.sync_micros,
+            u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX),
+        );
+        add(&stats.frames, frames.len() as u64);
+        add(
+            &stats.records,
+            frames
+                .iter()
+                .map(|frame| u64::from(frame.header.count))
+                .sum(),
+        );
+        add(
+            &stats.bytes,
+            frames.iter().map(|frame| frame.bytes.len() as u64).sum(),
+        );
+        Ok(None)
+    }
+
+    fn publish(
+        &self,
+        link: Link,
+        time_ms: u64,
+        records: &[(Position, Record)],
+    ) -> Result<(), Failed> {
+        self.clock.saw_frame(time_ms);
+        self.store
+            .publish(link, time_ms, records)
+            .map_err(|error| Failed(format!("a durable frame cannot be made visible: {error}")))
+    }
+
+    fn append_frames(&mut self, frames: &[Frame]) -> Result<Result<(), AppendError>, Failed> {
+        let mut decoded = Vec::with_capacity(frames.len());
+        let mut end = self.log.end();
+        for frame in frames {
+            if let Err(error) = frame.header.check_follows(&end) {
+                return Ok(Err(AppendError::Malformed(error.to_string())));
+            }
+            match frame.records() {
+                Ok(records) => decoded.push(records),
+                Err(error) => return Ok(Err(AppendError::Malformed(error.to_string()))),
+            }
+            end = frame.header.link();
+        }
+        if let Err(StoreError::Full(why)) = self.store.can_accept() {
+            return Ok(Err(AppendError::NoSpace(why.to_string())));
+        }
+        if let Some(Refusal::NoSpace(why)) = self.sync(frames)? {
+            return Ok(Err(AppendError::NoSpace(why)));
+        }
+        for (frame, records) in frames.iter().zip(&decoded) {
+            self.publish(frame.header.link(), frame.header.time_ms, records)?;
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// The current entry cannot be read: the op is refused, or the node has to stop.
+fn refuse_read(error: StoreError) -> Result<OpResult, Failed> {
+    let code = match &error {
+        StoreError::Damaged { .. } => ErrorCode::Damaged,
+        StoreError::Busy => ErrorCode::Overloaded,
+        StoreError::Full(_) => ErrorCode::NoSpace,
+        StoreError::Refused(_) | StoreError::Fatal(_) => {
+            return Err(Failed(format!("LMDB cannot be read: {error}")));
+        }
+    };
+    Ok(OpResult::refused(
+        code,
+        error.to_string(),
+        Some(Applied::No),
+    ))
+}

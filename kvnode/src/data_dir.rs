@@ -1,0 +1,545 @@
+//! The data directory: whose it is, and which part of it is in force.
+//!
+//! ```text
+//! DATA/node.lock          held (flock) while a node runs on it
+//! DATA/node.toml          the marker: format, node id, shard, slots, role, state, history
+//! DATA/CURRENT            name of the generation in force, "gen-1"
+//! DATA/gen-1/log, lmdb    log segments and LMDB environment of that generation
+//! DATA/diverged/          tails that parted from the primary's log, kept for a person
+//! ```
+//!
+//! The marker is what tells an emptied directory from a new one: once it says `ready`, missing data is a reason
+//! to refuse, never to start afresh. `creating` means that nothing was ever acknowledged from here, so what is
+//! there may be made anew. Marker and CURRENT are replaced by writing a new file, syncing it, renaming it over the
+//! old and syncing the directory.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use kvclient::{
+    position::Epoch,
+    shard_map::{Role, Shard},
+    wire::log::LOG_FORMAT,
+};
+use serde::{Deserialize, Serialize};
+
+/// Why a data directory is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// Another process runs on it: exit 4.
+    #[error("{0} is in use by another kvnode; two nodes never share a data directory")]
+    InUse(PathBuf),
+    /// It holds something else than it should: exit 3. Nothing was changed.
+    #[error("{0}")]
+    Refused(String),
+    /// The file system failed: exit 5.
+    #[error("{what} {path}: {error}", path = .path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// How it failed.
+        error: io::Error,
+    },
+}
+
+/// What the marker says of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Nothing was ever acknowledged from here.
+    Creating,
+    /// Data is there; if it is not, it was lost.
+    Ready,
+    /// A person gave the data up: a snapshot into a new generation is awaited.
+    Rejoining,
+}
+
+/// The marker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marker {
+    /// Format of log and tables.
+    pub format: u32,
+    /// Drawn at random when the directory was made; 16 hex digits.
+    pub node_id: String,
+    /// Name of the shard.
+    pub shard: String,
+    /// Its slots, as `0-5460,9000`.
+    pub slots: String,
+    /// `primary` or `replica`.
+    pub role: String,
+    /// What to expect of the data.
+    pub state: State,
+    /// History of the log, 32 hex digits; empty until it is known.
+    pub history: String,
+    /// A newer reign that another node has told of: no writes until `--promote`. 0: none.
+    #[serde(default)]
+    pub fenced_by: Epoch,
+}
+
+/// A person's word, given once on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// None: go on as before.
+    #[default]
+    None,
+    /// Become, or stay, the primary.
+    Promote,
+    /// Give up this node's data and copy the primary's.
+    Rejoin,
+}
+
+/// A locked data directory and its marker.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    marker: Marker,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Locks a directory, made if it is not there, and checks that it is this node's.
+    ///
+    /// # Errors
+    /// [`DataError`]: the node must not start.
+    pub fn open(path: &Path, shard: &Shard, role: Role, order: Order) -> Result<Self, DataError> {
+        fs::create_dir_all(path).map_err(failed("cannot make", path))?;
+        let lock = lock(path)?;
+        let marker = match read_marker(path)? {
+            Some(marker) => check(path, marker, shard, role, order)?,
+            None => fresh(path, shard, role)?,
+        };
+        let mut dir = Self {
+            path: path.to_owned(),
+            marker,
+            _lock: lock,
+        };
+        dir.save()?;
+        if dir.marker.state == State::Creating {
+            dir.remove_generations()?;
+        } else if dir.marker.state == State::Ready {
+            dir.check_there()?;
+        }
+        Ok(dir)
+    }
+
+    /// Locks a directory to look at what it holds; changes nothing.
+    ///
+    /// # Errors
+    /// [`DataError`]: there is no data to look at, or a node runs on it.
+    pub fn look(path: &Path) -> Result<Self, DataError> {
+        let refused = |problem: &str| DataError::Refused(format!("{}: {problem}", path.display()));
+        if !path.join("node.toml").exists() {
+            return Err(refused(
+                "not a data directory of a node: it has no node.toml",
+            ));
+        }
+        let lock = lock(path)?;
+        let marker = read_marker(path)?.ok_or_else(|| refused("node.toml has gone"))?;
+        Ok(Self {
+            path: path.to_owned(),
+            marker,
+            _lock: lock,
+        })
+    }
+
+    /// The marker.
+    pub fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> u64 {
+        u64::from_str_radix(&self.marker.node_id, 16).unwrap_or_default()
+    }
+
+    /// The history of its log, once it is known.
+    pub fn history(&self) -> Option<u128> {
+        u128::from_str_radix(&self.marker.history, 16).ok()
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The generation in force.
+    ///
+    /// # Errors
+    /// [`DataError`] if `CURRENT` cannot be read.
+    pub fn current(&self) -> Result<PathBuf, DataError> {
+        let file = self.path.join("CURRENT");
+        let name = fs::read_to_string(&file).map_err(failed("cannot read", &file))?;
+        Ok(self.path.join(name.trim()))
+    }
+
+    /// A name for a new generation, larger than all that are there. What was left of an unfinished one of that
+    /// name is removed.
+    ///
+    /// # Errors
+    /// [`DataError`] if the directory cannot be read or made.
+    pub fn new_generation(&self) -> Result<PathBuf, DataError> {
+        let in_force = self.current().ok();
+        let number = |path: &Path| {
+            path.file_name()?
+                .to_str()?
+                .strip_prefix("gen-")?
+                .parse::<u64>()
+                .ok()
+        };
+        let next = in_force.as_deref().and_then(number).unwrap_or(0) + 1;
+        let path = self.path.join(format!("gen-{next}"));
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(failed("cannot remove unfinished", &path))?;
+        }
+        fs::create_dir(&path).map_err(failed("cannot make", &path))?;
+        sync_dir(&self.path)?;
+        Ok(path)
+    }
+
+    /// Puts a finished generation in force; from now on its absence is a loss.
+    ///
+    /// # Errors
+    /// [`DataError`]: the old generation is still in force.
+    pub fn install(&mut self, generation: &Path, history: u128) -> Result<(), DataError> {
+        let name = generation
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        sync_dir(generation)?;
+        replace(&self.path, "CURRENT", format!("{name}\n").as_bytes())?;
+        self.marker.state = State::Ready;
+        self.marker.history = format!("{history:032x}");
+        self.save()
+    }
+
+    /// Remembers that another node reigns in `epoch`.
+    ///
+    /// # Errors
+    /// [`DataError`]: it is not remembered.
+    pub fn fence(&mut self, epoch: Epoch) -> Result<(), DataError> {
+        self.marker.fenced_by = self.marker.fenced_by.max(epoch);
+        self.save()
+    }
+
+    fn save(&mut self) -> Result<(), DataError> {
+        let m = &self.marker;
+        let state = match m.state {
+            State::Creating => "creating",
+            State::Ready => "ready",
+            State::Rejoining => "rejoining",
+        };
+        let text = format!(
+            "# Whose data this is. kvnode refuses to start if it contradicts the shard map; do not edit.\n\
+             format = {}\nnode_id = \"{}\"\nshard = {:?}\nslots = \"{}\"\nrole = \"{}\"\nstate = \"{state}\"\n\
+             history = \"{}\"\nfenced_by = {}\n",
+            m.format, m.node_id, m.shard, m.slots, m.role, m.history, m.fenced_by
+        );
+        replace(&self.path, "node.toml", text.as_bytes())
+    }
+
+    fn remove_generations(&self) -> Result<(), DataError> {
+        for path in generations(&self.path)? {
+            fs::remove_dir_all(&path).map_err(failed("cannot remove unfinished", &path))?;
+        }
+        Ok(())
+    }
+
+    fn check_there(&self) -> Result<(), DataError> {
+        let lost = |what: String| {
+            DataError::Refused(format!(
+                "{}: this node has stored data before, and {what}. It refuses to start, because an empty node must \
+                 never be followed. Put the data back, or, if another node of the shard has it, start this one once \
+                 with --rejoin as a replica",
+                self.path.display()
+            ))
+        };
+        let current = self.current().map_err(|_| lost("CURRENT is gone".into()))?;
+        for part in [current.join("lmdb/data.mdb"), current.join("log")] {
+            if !part.exists() {
+                return Err(lost(format!("{} is gone", part.display())));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lock(path: &Path) -> Result<File, DataError> {
+    use rustix::fs::{FlockOperation, flock};
+    let file = path.join("node.lock");
+    let options = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&file);
+    let lock = options.map_err(failed("cannot open", &file))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DataError::InUse(path.to_owned())),
+        Err(error) => Err(failed("cannot lock", &file)(error.into())),
+    }
+}
+
+fn read_marker(path: &Path) -> Result<Option<Marker>, DataError> {
+    let file = path.join("node.toml");
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("cannot read", &file)(error)),
+    };
+    let marker = toml::from_str::<Marker>(&text);
+    let refused = |error| DataError::Refused(format!("{} is damaged: {error}", file.display()));
+    marker.map(Some).map_err(refused)
+}
+
+fn fresh(path: &Path, shard: &Shard, role: Role) -> Result<Marker, DataError> {
+    if !generations(path)?.is_empty() || path.join("CURRENT").exists() {
+        return Err(DataError::Refused(format!(
+            "{} holds data but its marker node.toml is gone, so nobody can say whose it is. Put node.toml back, or \
+             choose an empty directory",
+            path.display()
+        )));
+    }
+    Ok(Marker {
+        format: LOG_FORMAT,
+        node_id: format!("{:016x}", fastrand::u64(1..)),
+        shard: shard.name.clone(),
+        slots: shard.slots_text(),
+        role: role.to_string(),
+        state: State::Creating,
+        history: String::new(),
+        fenced_by: 0,
+    })
+}
+
+fn check(
+    path: &Path,
+    mut marker: Marker,
+    shard: &Shard,
+    role: Role,
+    order: Order,
+) -> Result<Marker, DataError> {
+    let refused =
+        |problem: String| Err(DataError::Refused(format!("{}: {problem}", path.display())));
+    if marker.format != LOG_FORMAT {
+        return refused(format!(
+            "its format is {}, this kvnode writes {LOG_FORMAT}; use the version that wrote it",
+            marker.format
+        ));
+    }
+    if marker.shard != shard.name {
+        return refused(format!(
+            "it holds shard {:?}, but the map makes this node one of shard {:?}; give the node its own directory",
+            marker.shard, shard.name
+        ));
+    }
+    if marker.slots != shard.slots_text() {
+        return refused(format!(
+            "it holds slots {} of shard {:?}, but the map gives that shard {}; changing slots would hide or strand \
+             data: put the old map back",
+            marker.slots,
+            shard.name,
+            shard.slots_text()
+        ));
+    }
+    match (marker.role.as_str(), role, order) {
+        ("primary", Role::Primary, Order::None) | ("replica", Role::Replica, Order::None) => {}
+        (_, Role::Primary, Order::Promote) => marker.fenced_by = 0,
+        (_, Role::Replica, Order::Rejoin) if marker.state != State::Creating => {
+            marker.state = State::Rejoining
+        }
+        (_, Role::Replica, Order::Rejoin) => {}
+        (_, Role::Primary, Order::Rejoin) => {
+            return refused(
+                "--rejoin is for replicas, and the map makes this node the primary".into(),
+            );
+        }
+        (_, Role::Replica, Order::Promote) => {
+            return refused(
+                "--promote is given, but the map makes this node a replica; change the map first"
+                    .into(),
+            );
+        }
+        ("replica", Role::Primary, Order::None) => {
+            return refused(format!(
+                "this node is a replica of shard {:?}, and the map makes it the primary. If the old primary is gone \
+                 for good, or runs as a replica by the same map, start this node once with --promote",
+                shard.name
+            ));
+        }
+        (_, Role::Replica | Role::Primary, Order::None) => {
+            return refused(format!(
+                "this node was the primary of shard {:?}, and the map makes it a replica. If the new primary is the \
+                 one to follow, start this node once with --rejoin: it copies the primary into a new generation and \
+                 keeps its own data aside",
+                shard.name
+            ));
+        }
+    }
+    marker.role = role.to_string();
+    Ok(marker)
+}
+
+fn generations(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed("cannot read", path))? {
+        let entry = entry.map_err(failed("cannot read", path))?;
+        if entry.file_name().to_string_lossy().starts_with("gen-") {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Replaces a small file so that a crash leaves the old or the new one, whole.
+fn replace(dir: &Path, name: &str, contents: &[u8]) -> Result<(), DataError> {
+    let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)
+    };
+    write().map_err(failed("cannot write", &path))?;
+    sync_dir(dir)
+}
+
+/// Makes names in a directory durable.
+fn sync_dir(path: &Path) -> Result<(), DataError> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed("cannot sync", path))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
+    let path = path.to_owned();
+    move |error| DataError::Io { what, path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use kvclient::shard_map::{NodeEntry, even_slots};
+
+    use super::*;
+
+    fn shard(name: &str, count: u16) -> Shard {
+        let primary = NodeEntry {
+            address: "h:1".parse().expect("address"),
+            zone: None,
+        };
+        Shard {
+            name: name.into(),
+            idx: 0,
+            slots: vec![even_slots(0, count)],
+            primary,
+            replicas: Vec::new(),
+        }
+    }
+
+    fn open(path: &Path, role: Role, order: Order) -> Result<DataDir, DataError> {
+        DataDir::open(path, &shard("s", 2), role, order)
+    }
+
+    /// A directory in which something was stored.
+    fn filled(role: Role) -> tempfile::TempDir {
+        let temp = tempfile::tempdir().expect("tempdir");
+        let mut dir = open(temp.path(), role, Order::None).expect("fresh");
+        let generation = dir.new_generation().expect("generation");
+        fs::create_dir_all(generation.join("lmdb")).expect("dir");
+        fs::create_dir_all(generation.join("log")).expect("dir");
+        fs::write(generation.join("lmdb/data.mdb"), b"x").expect("file");
+        dir.install(&generation, 7).expect("installed");
+        temp
+    }
+
+    fn refusal(result: Result<DataDir, DataError>) -> String {
+        match result {
+            Err(DataError::Refused(message)) => message,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_same_node_comes_back() {
+        let temp = filled(Role::Primary);
+        let dir = open(temp.path(), Role::Primary, Order::None).expect("its own");
+        assert_eq!((dir.history(), dir.marker().state), (Some(7), State::Ready));
+        assert!(dir.current().expect("current").ends_with("gen-1"));
+        assert!(dir.new_generation().expect("new").ends_with("gen-2"));
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let temp = filled(Role::Primary);
+        let _first = open(temp.path(), Role::Primary, Order::None).expect("its own");
+        assert!(matches!(
+            open(temp.path(), Role::Primary, Order::None),
+            Err(DataError::InUse(_))
+        ));
+    }
+
+    #[test]
+    fn what_the_map_contradicts_is_refused() {
+        let temp = filled(Role::Replica);
+        let other_shard = DataDir::open(temp.path(), &shard("t", 2), Role::Replica, Order::None);
+        assert!(refusal(other_shard).contains("holds shard \"s\""));
+        let other_slots = DataDir::open(temp.path(), &shard("s", 3), Role::Replica, Order::None);
+        assert!(refusal(other_slots).contains("0-8191"));
+        assert!(refusal(open(temp.path(), Role::Primary, Order::None)).contains("--promote"));
+        open(temp.path(), Role::Primary, Order::Promote).expect("promoted");
+        open(temp.path(), Role::Primary, Order::None).expect("and stays so");
+        assert!(refusal(open(temp.path(), Role::Replica, Order::None)).contains("--rejoin"));
+        let rejoining = open(temp.path(), Role::Replica, Order::Rejoin).expect("rejoins");
+        assert_eq!(rejoining.marker().state, State::Rejoining);
+    }
+
+    #[test]
+    fn lost_data_is_not_a_new_node() {
+        for lost in ["gen-1", "gen-1/log", "gen-1/lmdb/data.mdb", "CURRENT"] {
+            let temp = filled(Role::Primary);
+            let path = temp.path().join(lost);
+            if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            }
+            .expect("removed");
+            assert!(
+                refusal(open(temp.path(), Role::Primary, Order::None)).contains("is gone"),
+                "{lost}"
+            );
+        }
+        let temp = filled(Role::Primary);
+        fs::remove_file(temp.path().join("node.toml")).expect("removed");
+        assert!(refusal(open(temp.path(), Role::Primary, Order::None)).contains("node.toml"));
+    }
+
+    #[test]
+    fn what_was_never_ready_is_made_anew() {
+        let temp = tempfile::tempdir().expect("tempdir");
+        let dir = open(temp.path(), Role::Primary, Order::None).expect("fresh");
+        dir.new_generation().expect("generation");
+        drop(dir);
+        let dir = open(temp.path(), Role::Primary, Order::None).expect("again");
+        assert!(dir.new_generation().expect("generation").ends_with("gen-1"));
+    }
+
+    #[test]
+    fn a_fence_is_remembered_until_promotion() {
+        let temp = filled(Role::Primary);
+        open(temp.path(), Role::Primary, Order::None)
+            .expect("its own")
+            .fence(9)
+            .expect("fenced");
+        let dir = open(temp.path(), Role::Primary, Order::None).expect("its own");
+        assert_eq!(dir.marker().fenced_by, 9);
+        drop(dir);
+        let dir = open(temp.path(), Role::Primary, Order::Promote).expect("its own");
+        assert_eq!(dir.marker().fenced_by, 0);
+    }
+}

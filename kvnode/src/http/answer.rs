@@ -1,0 +1,126 @@
+//! From an [`OpResult`] or a refusal to an HTTP answer, in one place.
+
+use actix_web::{
+    HttpRequest, HttpResponse, HttpResponseBuilder,
+    http::{Method, StatusCode},
+};
+use bytes::Bytes;
+use kvclient::{
+    shard_map::Address,
+    wire::{
+        batch::OpResult,
+        content_type,
+        error::{Applied, ErrorBody, ErrorCode},
+        header, redirect,
+    },
+};
+
+use super::request::BadRequest;
+use crate::service::{Service, own_shard};
+
+/// An answer with the headers that every answer about data carries.
+pub(super) fn data(status: u16, service: &Service) -> HttpResponseBuilder {
+    let map = service.map.load();
+    let mut answer = HttpResponse::build(to_status(status));
+    answer
+        .insert_header(("cache-control", "no-store"))
+        .insert_header(("x-content-type-options", "nosniff"))
+        .insert_header((
+            header::SHARD,
+            own_shard(&map, service.place()).name.as_str(),
+        ))
+        .insert_header((header::ROLE, service.role().as_str()))
+        .insert_header((header::MAP_VERSION, map.identity()));
+    if let Some(lag_ms) = service.lag_ms() {
+        answer.insert_header((header::LAG_MS, lag_ms));
+    }
+    answer
+}
+
+/// The answer to one op.
+pub(super) fn op(request: &HttpRequest, result: OpResult, service: &Service) -> HttpResponse {
+    let mut answer = data(result.status, service);
+    if let Some(applied) = result.applied {
+        answer.insert_header((header::APPLIED, applied.as_str()));
+    }
+    if let Some(position) = result.position {
+        answer.insert_header((header::POSITION, position.to_string()));
+    }
+    if let Some(etag) = result.etag {
+        answer.insert_header(("etag", etag.to_etag()));
+    }
+    if let Some(ttl_ms) = result.ttl_ms {
+        answer.insert_header((header::TTL_MS, ttl_ms));
+    }
+    if let Some(target) = result
+        .target
+        .as_deref()
+        .and_then(|target| target.parse::<Address>().ok())
+    {
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        answer.insert_header(("location", redirect::location(&target, path)));
+        if result.status == 307 {
+            return answer.content_type(content_type::TEXT).body(format!(
+                "This key belongs to another shard. Ask {target}, or let curl follow: curl -L ...\n"
+            ));
+        }
+    }
+    if let Some(error) = result.error {
+        return refusal(answer, error.code, error.message);
+    }
+    match (result.status, result.value) {
+        (200, Some(value)) if *request.method() == Method::POST => {
+            answer.content_type(content_type::TEXT).body(value)
+        }
+        (200, Some(value)) => answer.content_type(content_type::VALUE).body(value),
+        (204 | 304, _) => answer.finish(),
+        (_, value) => answer.body(value.unwrap_or_else(Bytes::new)),
+    }
+}
+
+/// A refusal of something that is not an op.
+pub(super) fn refused(error: BadRequest, service: &Service) -> HttpResponse {
+    refusal(
+        data(error.code.status(), service),
+        error.code,
+        error.message,
+    )
+}
+
+/// A refusal of a write that was not even understood.
+pub(super) fn refused_write(error: BadRequest, service: &Service) -> HttpResponse {
+    let mut answer = data(error.code.status(), service);
+    answer.insert_header((header::APPLIED, Applied::No.as_str()));
+    refusal(answer, error.code, error.message)
+}
+
+fn refusal(mut answer: HttpResponseBuilder, code: ErrorCode, message: String) -> HttpResponse {
+    if matches!(code.status(), 503 | 507) {
+        answer.insert_header(("retry-after", "1"));
+    }
+    let mut body = ErrorBody::new(code, message).to_json();
+    body.push('\n');
+    answer.content_type(content_type::JSON).body(body)
+}
+
+/// A JSON document.
+pub(super) fn json(status: u16, body: String, service: &Service) -> HttpResponse {
+    data(status, service)
+        .content_type(content_type::JSON)
+        .body(body)
+}
+
+/// A line for a person.
+pub(super) fn line(status: u16, mut text: String, service: &Service) -> HttpResponse {
+    text.push('\n');
+    data(status, service)
+        .content_type(content_type::TEXT)
+        .body(text)
+}
+
+fn to_status(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

@@ -1,0 +1,132 @@
+//! `/get`, `/set`, `/delete` and `/route`: for a person with curl. Answers are a value or a line of text.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use base64::Engine;
+use bytes::Bytes;
+use kvclient::{
+    key::Key,
+    slot::Slot,
+    wire::{
+        batch::{Action, Op, OpResult, Terms},
+        error::{Applied, ErrorCode},
+    },
+};
+
+use super::{answer, guard, request, request::BadRequest};
+use crate::service::{Service, own_shard};
+
+/// `/get?key=`: the value as it is.
+pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+    let op = request::key_parameter(&request, &["key"]).and_then(|(key, _)| {
+        Ok(Op {
+            key,
+            action: Action::Get,
+            terms: request::terms(&request)?,
+        })
+    });
+    let op = match op {
+        Ok(op) => op,
+        Err(error) => return answer::refused(error, &service),
+    };
+    let key = op.key.clone();
+    let result = run(op, &service).await;
+    match result.error_code() {
+        Some(ErrorCode::NotFound) => answer::line(404, format!("not found: {key}"), &service),
+        _ => answer::op(&request, result, &service),
+    }
+}
+
+/// `/set?key=&value=&ttl=`: stores a value.
+pub(super) async fn set(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+    let op = guard::check_get_write(&request, &service).and_then(|()| {
+        let (key, query) = request::key_parameter(&request, &["key", "value", "ttl"])?;
+        let Some(value) = query.bytes("value") else {
+            return Err(BadRequest::new(
+                ErrorCode::BadParameter,
+                "the parameter value is missing: &value=...",
+            ));
+        };
+        let action = Action::Put {
+            value: Bytes::copy_from_slice(value),
+            ttl_ms: query.duration_ms("ttl")?,
+        };
+        Ok(Op {
+            key,
+            action,
+            terms: Terms::default(),
+        })
+    });
+    write(&request, op, "stored", &service).await
+}
+
+/// `/delete?key=`: removes a key.
+pub(super) async fn delete(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+    let op = guard::check_get_write(&request, &service).and_then(|()| {
+        let (key, _) = request::key_parameter(&request, &["key"])?;
+        Ok(Op::new(key, Action::Delete))
+    });
+    write(&request, op, "deleted", &service).await
+}
+
+async fn write(
+    request: &HttpRequest,
+    op: Result<Op, BadRequest>,
+    done: &str,
+    service: &Service,
+) -> HttpResponse {
+    let op = match op {
+        Ok(op) => op,
+        Err(error) => return answer::refused_write(error, service),
+    };
+    let key = op.key.clone();
+    let result = run(op, service).await;
+    if result.error_code() == Some(ErrorCode::NotFound) {
+        return answer::line(404, format!("not found: {key}"), service);
+    }
+    if result.applied != Some(Applied::Yes) {
+        return answer::op(request, result, service);
+    }
+    let shard = own_shard(&service.map.load(), service.place()).name.clone();
+    answer::line(200, format!("{done} {key} in {shard}"), service)
+}
+
+/// `/route?key=`: who owns a key.
+pub(super) async fn route(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+    let key = match request::key_parameter(&request, &["key"]) {
+        Ok((key, _)) => key,
+        Err(error) => return answer::refused(error, &service),
+    };
+    let map = service.map.load();
+    let slot = Slot::of(&key);
+    let shard = map.shard_of_slot(slot);
+    let replicas: Vec<String> = shard
+        .replicas
+        .iter()
+        .map(|node| node.address.to_string())
+        .collect();
+    let (name, text) = json_key(&key);
+    let body = serde_json::json!({
+        name: text,
+        "slot": slot.number(),
+        "shard": shard.name,
+        "primary": shard.primary.address.to_string(),
+        "replicas": replicas,
+        "this_node": shard.role_of(&service.config.address).map(|role| role.as_str()),
+    });
+    answer::json(200, format!("{body}\n"), &service)
+}
+
+/// A key in JSON: as text if it is UTF-8, else as base64 under another name.
+fn json_key(key: &Key) -> (&'static str, String) {
+    match std::str::from_utf8(key.as_bytes()) {
+        Ok(text) => ("key", text.to_owned()),
+        Err(_) => (
+            "key_b64",
+            base64::engine::general_purpose::STANDARD.encode(key.as_bytes()),
+        ),
+    }
+}
+
+async fn run(op: Op, service: &Service) -> OpResult {
+    service.execute(vec![op]).await.pop().unwrap_or_default()
+}

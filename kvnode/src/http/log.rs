@@ -1,0 +1,104 @@
+//! `/log` and `/snapshot`: what replicas ask for.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::stream;
+use kvclient::wire::{
+    content_type,
+    error::ErrorCode,
+    header,
+    pull::{PullAnswer, PullRequest},
+    query::Query,
+};
+
+use super::{answer, request, request::BadRequest};
+use crate::{
+    replication::{snapshot_source, source},
+    service::Service,
+};
+
+/// Frames after a seq. With a replica's headers it is a pull; without them, plain reading.
+pub(super) async fn log(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+    let Some(storage) = service.storage.load_full() else {
+        return nothing_yet(&service);
+    };
+    let raw_query = request.uri().query().unwrap_or_default();
+    if !request.headers().contains_key(header::NODE_ID) {
+        return match read_parameters(raw_query) {
+            Ok((after, max_bytes)) => match source::read(&storage, after, max_bytes) {
+                Ok(frames) => pull_answer(
+                    PullAnswer {
+                        status: 200,
+                        frames,
+                        ..PullAnswer::default()
+                    },
+                    &service,
+                ),
+                Err(refusal) => pull_answer(*refusal, &service),
+            },
+            Err(error) => answer::refused(error, &service),
+        };
+    }
+    let text = |name: &str| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    match PullRequest::decode(raw_query, text) {
+        Ok(pull) => pull_answer(source::answer(&service, &storage, &pull).await, &service),
+        Err(error) => answer::refused(
+            BadRequest::new(ErrorCode::BadParameter, error.to_string()),
+            &service,
+        ),
+    }
+}
+
+/// A copy of the shard as a stream.
+pub(super) async fn snapshot(service: web::Data<Service>) -> HttpResponse {
+    let Some(storage) = service.storage.load_full() else {
+        return nothing_yet(&service);
+    };
+    match snapshot_source::start(&service, &storage) {
+        Ok(chunks) => {
+            let body = stream::unfold(chunks, async |mut chunks| {
+                Some((chunks.recv().await?, chunks))
+            });
+            answer::data(200, &service)
+                .content_type(content_type::FRAMES)
+                .streaming(Box::pin(body))
+        }
+        Err(error) => answer::refused(
+            BadRequest::new(ErrorCode::StorageFailed, error.to_string()),
+            &service,
+        ),
+    }
+}
+
+fn read_parameters(raw_query: &str) -> Result<(u64, usize), BadRequest> {
+    let query = Query::parse(raw_query, &["after", "max_bytes"])?;
+    let after = query
+        .parsed("after", "a seq", request::number)?
+        .unwrap_or(0);
+    let max_bytes = query
+        .parsed("max_bytes", "a number of bytes", request::number)?
+        .unwrap_or(1 << 20);
+    Ok((after, max_bytes))
+}
+
+fn pull_answer(pull: PullAnswer, service: &Service) -> HttpResponse {
+    let mut answer = answer::data(pull.status, service);
+    for (name, value) in pull.to_headers() {
+        answer.insert_header((name, value));
+    }
+    match pull.error {
+        Some(error) => answer
+            .content_type(content_type::JSON)
+            .body(error.to_json() + "\n"),
+        None => answer.content_type(content_type::FRAMES).body(pull.frames),
+    }
+}
+
+fn nothing_yet(service: &Service) -> HttpResponse {
+    let why = service.readiness.load().to_text();
+    answer::refused(BadRequest::new(ErrorCode::NotReady, why), service)
+}

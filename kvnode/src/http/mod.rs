@@ -1,0 +1,135 @@
+//! The route table and nothing else.
+//!
+//! One handler takes every request and matches the raw path, since keys are bytes and the framework's router would
+//! decode them to text first. Each arm decodes, asks the [`Service`], and encodes; no logic lives here.
+
+mod admin;
+mod answer;
+mod batch;
+pub(crate) mod body;
+mod forms;
+mod guard;
+mod kv;
+mod log;
+mod request;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::Method,
+    web::{self, ServiceConfig},
+};
+use kvclient::wire::{error::ErrorCode, route};
+
+pub(crate) use admin::ClusterStatus;
+
+use crate::service::Service;
+use request::BadRequest;
+
+/// Puts the table into an application.
+pub(crate) fn configure(config: &mut ServiceConfig) {
+    config.default_service(web::to(dispatch));
+}
+
+async fn dispatch(
+    request: HttpRequest,
+    payload: web::Payload,
+    service: web::Data<Service>,
+    cluster_status: web::Data<ClusterStatus>,
+) -> HttpResponse {
+    if let Err(error) = guard::check(&request, &service) {
+        return answer::refused_write(error, &service);
+    }
+    let response = handle(request, payload, service.clone(), cluster_status).await;
+    service.metrics.answered(response.status().as_u16());
+    response
+}
+
+async fn handle(
+    request: HttpRequest,
+    payload: web::Payload,
+    service: web::Data<Service>,
+    cluster_status: web::Data<ClusterStatus>,
+) -> HttpResponse {
+    let path = request.uri().path();
+    let is_entry = path
+        .strip_prefix(route::KV)
+        .is_some_and(|rest| rest.starts_with('/'))
+        || (path == route::KV && request.uri().query().is_some_and(has_key));
+    let method = request.method().clone();
+    let get = matches!(method, Method::GET | Method::HEAD);
+    if is_entry {
+        return match method {
+            Method::GET | Method::HEAD => kv::get(request, service).await,
+            Method::PUT | Method::DELETE | Method::POST => {
+                kv::write(request, payload, service).await
+            }
+            _ => not_allowed("GET, HEAD, PUT, DELETE, POST", &service),
+        };
+    }
+    match path {
+        route::BATCH if method == Method::POST => batch::batch(request, payload, service).await,
+        route::BATCH => not_allowed("POST", &service),
+        route::SET | route::DELETE if method != Method::GET => not_allowed("GET", &service),
+        route::SET => forms::set(request, service).await,
+        route::DELETE => forms::delete(request, service).await,
+        _ if !get => unknown_or_not_allowed(path, &service),
+        route::GET => forms::get(request, service).await,
+        route::ROUTE => forms::route(request, service).await,
+        route::CLUSTER_MAP => admin::map(request, service).await,
+        route::CLUSTER_STATUS => admin::cluster_status(service, cluster_status).await,
+        route::STATUS => admin::status(service).await,
+        route::HEALTHZ => admin::healthz(service).await,
+        route::READYZ => admin::readyz(service).await,
+        route::LOG => log::log(request, service).await,
+        route::SNAPSHOT => log::snapshot(service).await,
+        _ => no_such_path(path, &service),
+    }
+}
+
+fn has_key(query: &str) -> bool {
+    query
+        .split('&')
+        .any(|part| part == "key" || part.starts_with("key="))
+}
+
+const READ_ONLY_PATHS: &[&str] = &[
+    route::KV,
+    route::GET,
+    route::ROUTE,
+    route::CLUSTER_MAP,
+    route::CLUSTER_STATUS,
+    route::STATUS,
+    route::HEALTHZ,
+    route::READYZ,
+    route::METRICS,
+    route::WATCH,
+    route::LOG,
+    route::SNAPSHOT,
+];
+
+fn unknown_or_not_allowed(path: &str, service: &Service) -> HttpResponse {
+    match READ_ONLY_PATHS.contains(&path) {
+        true => not_allowed("GET, HEAD", service),
+        false => no_such_path(path, service),
+    }
+}
+
+fn not_allowed(allowed: &str, service: &Service) -> HttpResponse {
+    let message = format!("this path takes {allowed}");
+    let mut answer = answer::refused_write(
+        BadRequest::new(ErrorCode::MethodNotAllowed, message),
+        service,
+    );
+    if let Ok(value) = allowed.parse() {
+        answer
+            .headers_mut()
+            .insert(actix_web::http::header::ALLOW, value);
+    }
+    answer
+}
+
+fn no_such_path(path: &str, service: &Service) -> HttpResponse {
+    let shown: String = path.chars().take(64).collect();
+    let message = format!("there is no {shown:?} here; entries are at /kv/{{key}}");
+    answer::refused(BadRequest::new(ErrorCode::NoSuchPath, message), service)
+}

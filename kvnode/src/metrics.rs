@@ -1,0 +1,63 @@
+//! Counters of a node. Updated with single atomic adds; rendered only when asked for.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::http::body::InFlight;
+
+/// What a node counts.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Bytes of request bodies held now.
+    pub(crate) in_flight: InFlight,
+    /// Answers by the first digit of their status, 1 to 5.
+    answers: [AtomicU64; 5],
+    /// Batches taken.
+    batches: AtomicU64,
+    /// Ops in them.
+    batch_ops: AtomicU64,
+    /// Entries deleted because their time had come.
+    expired: AtomicU64,
+}
+
+impl Metrics {
+    /// An answer has left.
+    pub fn answered(&self, status: u16) {
+        if let Some(counter) = usize::from(status / 100)
+            .checked_sub(1)
+            .and_then(|class| self.answers.get(class))
+        {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Answers of a class: 2 for 2xx.
+    pub fn answers(&self, class: usize) -> u64 {
+        self.answers
+            .get(class.wrapping_sub(1))
+            .map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// A batch of so many ops was taken.
+    pub fn saw_batch(&self, ops: usize) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.batch_ops.fetch_add(ops as u64, Ordering::Relaxed);
+    }
+
+    /// Batches taken, and the ops in them.
+    pub fn batches(&self) -> (u64, u64) {
+        (
+            self.batches.load(Ordering::Relaxed),
+            self.batch_ops.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Entries were deleted because their time had come.
+    pub fn saw_expired(&self, count: usize) {
+        self.expired.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Entries deleted because their time had come.
+    pub fn expired(&self) -> u64 {
+        self.expired.load(Ordering::Relaxed)
+    }
+}

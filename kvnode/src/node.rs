@@ -1,0 +1,374 @@
+//! Wires a node together, owns every task, and stops them in order.
+//!
+//! Start: lock the directory, bind, answer health checks, recover, then either begin a reign or begin to pull.
+//! Stop: no longer ready, running requests finish, tasks end, the commit queue is worked off, the floor is written.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix_web::{App, HttpServer, dev::ServerHandle, web};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use kvclient::{
+    error::Error as ClientError,
+    node_client::{NodeClient, NodeClientOptions},
+    position::Epoch,
+    shard_map::{Address, Role},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::ShardClock,
+    config::NodeConfig,
+    data_dir::{DataDir, DataError, Order, State},
+    home::{Home, HomeError},
+    http,
+    metrics::Metrics,
+    replication::{
+        Progress,
+        puller::Puller,
+        reign::{self, Standing, Start},
+    },
+    service::{Readiness, Service, own_shard},
+    storage::StorageError,
+    sweeper,
+};
+
+/// Longest time for running requests to finish. Longer than the longest wait of a request (5 s).
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Idle connections are closed after this; clients close theirs after 20 s, so that they never race.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Time for a request's head.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+
+/// Pause before a primary without room tries again to begin its reign.
+const REIGN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It cannot listen: exit 2.
+    #[error("cannot listen at {address}: {error}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The data directory is not to be used: exit 3, 4 or 5.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The data in it is not to be used: exit 3 or 5.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The client with which it asks other nodes.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The operating system gave no thread or socket.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+impl From<HomeError> for StartError {
+    fn from(error: HomeError) -> Self {
+        match error {
+            HomeError::Data(error) => Self::Data(error),
+            HomeError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
+/// A node that runs until it is stopped.
+#[derive(Debug)]
+pub struct RunningNode {
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// What handlers see.
+    pub service: Arc<Service>,
+    home: Arc<Home>,
+    http: ServerHandle,
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+    failures: mpsc::Receiver<String>,
+}
+
+/// Starts a node. Must run on a multi-threaded runtime.
+///
+/// # Errors
+/// [`StartError`]: nothing is left running.
+pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+    let listeners = bind(&config.listen)?;
+    start_on(config, listeners).await
+}
+
+/// Starts a node on sockets that are bound already.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_on(
+    config: NodeConfig,
+    listeners: Vec<TcpListener>,
+) -> Result<RunningNode, StartError> {
+    let dir = DataDir::open(&config.data, config.shard(), config.role(), config.order)?;
+    let (failure_sender, failures) = mpsc::channel(8);
+    let (fence_sender, fences) = mpsc::channel(8);
+    let service = Arc::new(Service {
+        node_id: dir.node_id(),
+        map: ArcSwap::from_pointee(config.map.clone()),
+        storage: ArcSwapOption::empty(),
+        readiness: ArcSwap::from_pointee(Readiness::NotReady("recovering the log".into())),
+        clock: Arc::new(ShardClock::start(0)),
+        progress: Progress::default(),
+        metrics: Metrics::default(),
+        started: Instant::now(),
+        client: NodeClient::new(NodeClientOptions::default())?,
+        fences: fence_sender,
+        config,
+    });
+    let home = Arc::new(Home::new(
+        dir,
+        failure_sender,
+        tokio::runtime::Handle::current(),
+    ));
+    let mut tasks = JoinSet::new();
+    let (http, addresses) = serve(&service, listeners, &mut tasks)?;
+    let mut node = RunningNode {
+        addresses,
+        service,
+        home,
+        http,
+        tasks,
+        stop: CancellationToken::new(),
+        failures,
+    };
+    node.tasks
+        .spawn(remember_fences(Arc::clone(&node.home), fences));
+    match node.begin().await {
+        Ok(()) => Ok(node),
+        Err(error) => {
+            node.stop().await;
+            Err(error)
+        }
+    }
+}
+
+impl RunningNode {
+    async fn begin(&mut self) -> Result<(), StartError> {
+        let marker = self.home.marker();
+        self.service.progress.saw_epoch(marker.fenced_by);
+        if marker.state == State::Ready {
+            self.blocking(|home, service| home.open(service)).await?;
+        }
+        match self.service.role() {
+            Role::Replica => self.begin_replica(),
+            Role::Primary => self.begin_primary(marker.fenced_by).await?,
+        }
+        Ok(())
+    }
+
+    async fn blocking(
+        &self,
+        work: impl FnOnce(&Home, &Service) -> Result<(), HomeError> + Send + 'static,
+    ) -> Result<(), StartError> {
+        let (home, service) = (Arc::clone(&self.home), Arc::clone(&self.service));
+        match tokio::task::spawn_blocking(move || work(&home, &service)).await {
+            Ok(done) => Ok(done?),
+            Err(error) => {
+                Err(StorageError::Failed(format!("opening the data panicked: {error}")).into())
+            }
+        }
+    }
+
+    fn begin_replica(&mut self) {
+        let has_data = self.service.storage.load().is_some();
+        self.service.set_readiness(match has_data {
+            true => Readiness::Ready,
+            false => Readiness::NotReady("waits for a first copy of the primary's data".into()),
+        });
+        let puller = Puller {
+            service: Arc::clone(&self.service),
+            home: Arc::clone(&self.home),
+            client: self.service.client.clone(),
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(puller.run()).await;
+        });
+    }
+
+    async fn begin_primary(&mut self, fenced_by: Epoch) -> Result<(), StartError> {
+        let others: Vec<Address> = {
+            let map = self.service.map.load();
+            own_shard(&map, self.service.place())
+                .replicas
+                .iter()
+                .map(|node| node.address.clone())
+                .collect()
+        };
+        self.service.set_readiness(Readiness::NotReady(
+            "asks the shard's other nodes how far they are".into(),
+        ));
+        let answers = reign::ask(&self.service.client, &others).await;
+        let promoted = self.service.config.order == Order::Promote;
+        match reign::decide(&self.standing(), &answers, promoted) {
+            Start::ReadOnly(why) => {
+                tracing::error!(%why, "takes no writes");
+                self.service.set_readiness(Readiness::NotReady(why));
+                return Ok(());
+            }
+            Start::Reign(_) if fenced_by > 0 => {
+                let why = format!(
+                    "epoch {fenced_by} of another node is newer; start with --promote to take writes"
+                );
+                tracing::error!(%why, "takes no writes");
+                self.service.set_readiness(Readiness::NotReady(why));
+                return Ok(());
+            }
+            Start::Reign(epoch) => self.reign(epoch).await?,
+        }
+        let (service, stop) = (Arc::clone(&self.service), self.stop.clone());
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(sweeper::run(service)).await;
+        });
+        Ok(())
+    }
+
+    fn standing(&self) -> Standing {
+        let storage = self.service.storage.load();
+        let durable = storage
+            .as_ref()
+            .map(|storage| storage.log.durable())
+            .unwrap_or_default();
+        Standing {
+            address: self.service.config.address.to_string(),
+            history: storage.as_ref().map(|storage| storage.history),
+            durable,
+            largest_epoch: self.service.progress.largest_epoch().max(durable.epoch),
+        }
+    }
+
+    /// Begins to take writes; without room on the disk, reads are served until there is some.
+    async fn reign(&mut self, epoch: Epoch) -> Result<(), StartError> {
+        if self.service.storage.load().is_none() {
+            let history = u128::from(fastrand::u64(1..)) << 64 | u128::from(fastrand::u64(..));
+            self.blocking(move |home, service| home.begin(service, history))
+                .await?;
+        }
+        let service = Arc::clone(&self.service);
+        let begin = async move {
+            let Some(storage) = service.storage.load_full() else {
+                return;
+            };
+            let (reign_id, node) = (fastrand::u64(..), service.config.address.to_string());
+            while let Err(error) = storage
+                .commit
+                .begin_reign(epoch, reign_id, node.clone())
+                .await
+            {
+                tracing::warn!(%error, "cannot begin to take writes; reads are served, tried again each second");
+                service.set_readiness(Readiness::NotReady(error.to_string()));
+                tokio::time::sleep(REIGN_PAUSE).await;
+            }
+            tracing::info!(epoch, "takes writes");
+            service.set_readiness(Readiness::Ready);
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(begin).await;
+        });
+        Ok(())
+    }
+
+    /// Waits until storage fails, and says how. Never returns otherwise.
+    pub async fn failed(&mut self) -> String {
+        match self.failures.recv().await {
+            Some(why) => why,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops everything in order. The data is synced and closed when it returns.
+    pub async fn stop(mut self) {
+        self.service.readiness.store(Arc::new(Readiness::Stopping));
+        tracing::info!("stops: waits for running requests");
+        if tokio::time::timeout(DRAIN, self.http.stop(true))
+            .await
+            .is_err()
+        {
+            tracing::warn!("some requests did not finish in time; their connections are closed");
+            self.http.stop(false).await;
+        }
+        self.stop.cancel();
+        self.tasks.abort_all();
+        while self.tasks.join_next().await.is_some() {}
+        let closed = self.blocking(|home, service| {
+            home.close(service);
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "closing the data failed");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let bind = |&address: &SocketAddr| {
+        TcpListener::bind(address).map_err(|error| StartError::Bind { address, error })
+    };
+    addresses.iter().map(bind).collect()
+}
+
+fn serve(
+    service: &Arc<Service>,
+    listeners: Vec<TcpListener>,
+    tasks: &mut JoinSet<()>,
+) -> io::Result<(ServerHandle, Vec<SocketAddr>)> {
+    let data = web::Data::from(Arc::clone(service));
+    let cluster_status = web::Data::new(http::ClusterStatus::default());
+    let config = &service.config;
+    let mut server = HttpServer::new(move || {
+        App::new()
+            .app_data(data.clone())
+            .app_data(cluster_status.clone())
+            .configure(http::configure)
+    })
+    .workers(config.workers)
+    .max_connections(config.max_connections.div_ceil(config.workers))
+    .keep_alive(KEEP_ALIVE)
+    .client_request_timeout(HEAD_WITHIN)
+    .h1_allow_half_closed(false)
+    // Off by default there; without it small answers wait up to 40 ms for an acknowledgement.
+    .tcp_nodelay(true)
+    .disable_signals()
+    .shutdown_timeout(DRAIN.as_secs());
+    for listener in listeners {
+        listener.set_nonblocking(true)?;
+        server = server.listen(listener)?;
+    }
+    let addresses = server.addrs();
+    let server = server.run();
+    let handle = server.handle();
+    tasks.spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the HTTP side ended");
+        }
+    });
+    Ok((handle, addresses))
+}
+
+async fn remember_fences(home: Arc<Home>, mut fences: mpsc::Receiver<Epoch>) {
+    while let Some(epoch) = fences.recv().await {
+        let home = Arc::clone(&home);
+        let remembered = tokio::task::spawn_blocking(move || home.fence(epoch)).await;
+        if let Ok(Err(error)) = remembered {
+            tracing::error!(%error, epoch, "a newer reign cannot be remembered");
+        }
+    }
+}

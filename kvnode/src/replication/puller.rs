@@ -1,0 +1,335 @@
+//! Replica side of replication: pull, check, append, advance.
+//!
+//! One task per replica. It asks the primary for frames after its own durable end, checks and appends them as they
+//! are, syncs, applies, and only then asks again: the next request is the acknowledgement.
+//!
+//! Invariant: this log is, byte for byte, a prefix of the primary's. Where it is not, nothing is truncated: the
+//! tail is saved, reads are refused, and a person decides.
+//! Cancel safety: may be dropped at any `.await`; frames are stored whole or not at all.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use kvclient::{
+    attempt::AttemptError,
+    node_client::{NodeClient, SnapshotRequest},
+    position::{Lineage, Position, Seq},
+    shard_map::Address,
+    wire::{
+        error::ErrorCode,
+        log::Frame,
+        pull::{PullAnswer, PullRequest},
+    },
+};
+
+use super::{diverged, snapshot_sink::Sink};
+use crate::{
+    commit::AppendError,
+    data_dir::State,
+    home::Home,
+    service::{Readiness, Service, own_shard},
+    storage::Storage,
+};
+
+/// How long the primary may hold a pull while it has nothing: bounds how old a replica's notion of its lag is.
+const WAIT: Duration = Duration::from_millis(250);
+
+/// Time beyond the wait in which an answer has to come.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Bytes of frames taken at once: appended with one sync, visible within milliseconds.
+const MAX_BYTES: u32 = 1 << 20;
+
+/// First and longest pause after a failure; each failure doubles it, and half of it is random.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Pause while a person has to decide.
+const PARTED_PAUSE: Duration = Duration::from_secs(5);
+
+/// Longest silence within a snapshot.
+const SNAPSHOT_SILENCE: Duration = Duration::from_secs(30);
+
+/// Copies the primary's log for as long as the node runs.
+#[derive(Debug)]
+pub struct Puller {
+    /// What it keeps up to date.
+    pub service: Arc<Service>,
+    /// Where generations begin and change.
+    pub home: Arc<Home>,
+    /// How it asks.
+    pub client: NodeClient,
+}
+
+/// Why a step did not advance.
+#[derive(Debug)]
+enum Trouble {
+    /// The primary did not answer, or not now.
+    Unreachable(String),
+    /// Logs have parted, or hold different things: a person decides.
+    Parted(String),
+    /// The node is ending.
+    Ended,
+}
+
+impl Puller {
+    /// Pulls until the node stops.
+    pub async fn run(self) {
+        let mut pause = PAUSES.0;
+        loop {
+            match self.step().await {
+                Ok(()) => pause = PAUSES.0,
+                Err(Trouble::Unreachable(why)) => {
+                    tracing::debug!(%why, "the pull failed");
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    pause = (pause * 2).min(PAUSES.1);
+                }
+                Err(Trouble::Parted(why)) => {
+                    self.set(Readiness::Diverged(why));
+                    tokio::time::sleep(PARTED_PAUSE).await;
+                }
+                Err(Trouble::Ended) => return,
+            }
+        }
+    }
+
+    /// One pull and what follows from it.
+    async fn step(&self) -> Result<(), Trouble> {
+        let primary = own_shard(&self.service.map.load(), self.service.place())
+            .primary
+            .address
+            .clone();
+        let storage = self.service.storage.load_full();
+        if self.home.marker().state == State::Rejoining {
+            return self.take_snapshot(&primary, true).await;
+        }
+        let request = self.request(storage.as_deref())?;
+        let sent = Instant::now();
+        let answer = self
+            .client
+            .pull(&primary, &request, WAIT + ANSWER_WITHIN)
+            .await
+            .map_err(unreachable)?;
+        match answer.error_code() {
+            None => {}
+            Some(ErrorCode::SnapshotRequired) => return self.take_snapshot(&primary, false).await,
+            Some(code) => {
+                return Err(self
+                    .refused(code, &answer, storage.as_deref(), &primary)
+                    .await);
+            }
+        }
+        let storage = match storage {
+            Some(storage) => storage,
+            None => self.begin(&answer).await?,
+        };
+        self.advance(&storage, &answer, sent).await
+    }
+
+    fn request(&self, storage: Option<&Storage>) -> Result<PullRequest, Trouble> {
+        let end = storage.map(|storage| storage.log.end()).unwrap_or_default();
+        Ok(PullRequest {
+            after: end.position.seq,
+            max_bytes: MAX_BYTES,
+            wait_ms: u32::try_from(WAIT.as_millis()).unwrap_or(u32::MAX),
+            node_id: self.service.node_id,
+            node_address: self.service.config.address.clone(),
+            history: storage.map(|storage| storage.history),
+            lineage: storage
+                .map(|storage| durable_lineage(storage, end.position.seq))
+                .unwrap_or_default(),
+            last_crc: end.crc,
+        })
+    }
+
+    /// The first answer of all: its history becomes this replica's.
+    async fn begin(&self, answer: &PullAnswer) -> Result<Arc<Storage>, Trouble> {
+        let history = answer
+            .history
+            .ok_or_else(|| Trouble::Unreachable("the primary did not name its history".into()))?;
+        let (home, service) = (Arc::clone(&self.home), Arc::clone(&self.service));
+        let begun = tokio::task::spawn_blocking(move || home.begin(&service, history)).await;
+        match begun {
+            Ok(Ok(())) => self.service.storage.load_full().ok_or(Trouble::Ended),
+            Ok(Err(error)) => Err(Trouble::Unreachable(format!(
+                "a first generation cannot be made: {error}"
+            ))),
+            Err(_) => Err(Trouble::Ended),
+        }
+    }
+
+    async fn advance(
+        &self,
+        storage: &Storage,
+        answer: &PullAnswer,
+        sent: Instant,
+    ) -> Result<(), Trouble> {
+        if let Some(clock_ms) = answer.clock_ms {
+            self.service.clock.follow(clock_ms);
+        }
+        let mut bytes = answer.frames.clone();
+        let mut frames = Vec::new();
+        while !bytes.is_empty() {
+            let frame = Frame::split_from(&mut bytes);
+            frames.push(frame.map_err(|error| Trouble::Unreachable(error.to_string()))?);
+        }
+        if !frames.is_empty() {
+            storage
+                .commit
+                .append(frames)
+                .await
+                .map_err(|error| match error {
+                    AppendError::Ended => Trouble::Ended,
+                    other => Trouble::Unreachable(other.to_string()),
+                })?;
+        }
+        if let Some(durable) = answer.durable {
+            self.service.progress.saw_primary(durable);
+            if storage.store.visible().seq >= durable.seq {
+                let waited = Duration::from_millis(answer.waited_ms.unwrap_or(0));
+                self.service.progress.caught_up(sent + waited);
+            }
+        }
+        compare(storage, &answer.checkpoints)?;
+        self.set(Readiness::Ready);
+        Ok(())
+    }
+
+    async fn refused(
+        &self,
+        code: ErrorCode,
+        answer: &PullAnswer,
+        storage: Option<&Storage>,
+        primary: &Address,
+    ) -> Trouble {
+        let message = answer
+            .error
+            .as_ref()
+            .map(|error| error.message.clone())
+            .unwrap_or_default();
+        let Some(storage) = storage else {
+            return Trouble::Unreachable(message);
+        };
+        let common = match code {
+            ErrorCode::Diverged => answer.common.unwrap_or(Position::ZERO).seq,
+            ErrorCode::ForeignHistory => 0,
+            _ => return Trouble::Unreachable(message),
+        };
+        let saved = self.save_tail(storage, common).await;
+        Trouble::Parted(format!(
+            "this replica's log is not a prefix of the primary's at {primary}: {message}. {saved}. If the primary is \
+             right, start this node once with --rejoin; if this node is right, make it the primary"
+        ))
+    }
+
+    async fn save_tail(&self, storage: &Storage, common: Seq) -> String {
+        let (dir, storage) = (self.home.diverged_dir(), storage.clone());
+        match tokio::task::spawn_blocking(move || diverged::save_tail(&dir, &storage, common)).await
+        {
+            Ok(Ok(path)) => format!("What only this node has is kept in {}", path.display()),
+            Ok(Err(error)) => {
+                format!("What only this node has could not be copied aside ({error})")
+            }
+            Err(_) => "The node is ending".into(),
+        }
+    }
+
+    /// Builds a new generation from a snapshot and changes over to it.
+    async fn take_snapshot(&self, primary: &Address, keep_old: bool) -> Result<(), Trouble> {
+        tracing::info!(%primary, "takes a snapshot");
+        let home = Arc::clone(&self.home);
+        let path = tokio::task::spawn_blocking(move || home.new_generation()).await;
+        let path = path
+            .map_err(|_| Trouble::Ended)?
+            .map_err(|error| Trouble::Unreachable(error.to_string()))?;
+        let request = SnapshotRequest {
+            node_id: self.service.node_id,
+            node_address: self.service.config.address.clone(),
+            idle_timeout: SNAPSHOT_SILENCE,
+        };
+        let mut body = self
+            .client
+            .snapshot(primary, &request)
+            .await
+            .map_err(unreachable)?;
+        let (pieces, queue) = tokio::sync::mpsc::channel::<Bytes>(4);
+        let (service, home) = (Arc::clone(&self.service), Arc::clone(&self.home));
+        let sink =
+            tokio::task::spawn_blocking(move || build(&service, &home, &path, queue, keep_old));
+        while let Some(piece) = body.chunk().await.map_err(unreachable)? {
+            if pieces.send(piece).await.is_err() {
+                break;
+            }
+        }
+        drop(pieces);
+        match sink.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(Trouble::Unreachable(why)),
+            Err(_) => Err(Trouble::Ended),
+        }
+    }
+
+    fn set(&self, readiness: Readiness) {
+        if **self.service.readiness.load() == readiness {
+            return;
+        }
+        match &readiness {
+            Readiness::Diverged(why) => tracing::error!(%why, "diverged: serves no reads"),
+            other => tracing::info!(readiness = other.to_text(), "readiness changes"),
+        }
+        self.service.set_readiness(readiness);
+    }
+}
+
+fn build(
+    service: &Service,
+    home: &Home,
+    path: &std::path::Path,
+    mut queue: tokio::sync::mpsc::Receiver<Bytes>,
+    keep_old: bool,
+) -> Result<(), String> {
+    let map = service.map.load();
+    let shard = own_shard(&map, service.place());
+    let slots = shard.slots_text();
+    let mut sink = Sink::new(path, &service.config.sizes, &shard.name, &slots);
+    while let Some(piece) = queue.blocking_recv() {
+        if let Some(built) = sink.push(&piece).map_err(|error| error.to_string())? {
+            let changed = home.change_to(service, path, built.history, keep_old);
+            changed.map_err(|error| error.to_string())?;
+            tracing::info!(end = %built.end.position, entries = built.entries, "snapshot is in force");
+            return Ok(());
+        }
+    }
+    Err("the snapshot ended before its end".into())
+}
+
+/// The reigns up to a durable seq: what is not visible yet is read from the store a moment later.
+fn durable_lineage(storage: &Storage, durable: Seq) -> Lineage {
+    let mut lineage = storage.store.lineage().as_ref().clone();
+    lineage.truncate_after(durable);
+    lineage
+}
+
+/// Counts and sums at equal positions must be equal.
+fn compare(storage: &Storage, theirs: &[(Position, u64)]) -> Result<(), Trouble> {
+    for own in storage.store.checkpoints() {
+        let other = theirs
+            .iter()
+            .find(|(position, _)| *position == own.position);
+        if let Some((position, digest)) = other
+            && *digest != own.digest
+        {
+            return Err(Trouble::Parted(format!(
+                "at {position} the counts and sums of this replica differ from the primary's: one of them holds \
+                 wrong data. Run kvnode check on both; start the wrong replica once with --rejoin"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn unreachable(error: AttemptError) -> Trouble {
+    Trouble::Unreachable(error.to_string())
+}

@@ -1,0 +1,202 @@
+//! May this node begin to take writes, and in which epoch? Decided once at start, from what the shard's other
+//! nodes say within a second. Pure, but for the asking.
+//!
+//! A primary that comes back empty, or with a shorter log than a replica of its own history, must not be followed:
+//! its replicas hold writes that were acknowledged and that it has lost.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kvclient::{
+    node_client::NodeClient,
+    position::{Epoch, Position},
+    shard_map::Address,
+    wire::route,
+};
+
+use crate::status::NodeStatus;
+
+/// How long the other nodes have to answer.
+const ASK_FOR: Duration = Duration::from_secs(1);
+
+/// What matters of a node's state here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The node.
+    pub(crate) address: String,
+    /// History of its log; `None`: it has none.
+    pub(crate) history: Option<u128>,
+    /// Its last synced position.
+    pub(crate) durable: Position,
+    /// The largest epoch it has heard of.
+    pub(crate) largest_epoch: Epoch,
+}
+
+/// What a starting primary does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It begins a reign in this epoch.
+    Reign(Epoch),
+    /// It takes no writes: why, for a person.
+    ReadOnly(String),
+}
+
+/// Decides from this node's own standing and those of the nodes that answered.
+pub(crate) fn decide(own: &Standing, others: &[Standing], promoted: bool) -> Start {
+    for other in others.iter().filter(|other| other.history.is_some()) {
+        let ours = other.history == own.history;
+        let empty = own.durable == Position::ZERO;
+        let why = if empty && other.durable != Position::ZERO {
+            format!(
+                "this node is empty, but {} of its shard has data up to {}",
+                other.address, other.durable
+            )
+        } else if !ours {
+            format!(
+                "{} of this shard has a log of another history",
+                other.address
+            )
+        } else if other.durable > own.durable {
+            format!(
+                "{} has a longer log, up to {}; this one ends at {}",
+                other.address, other.durable, own.durable
+            )
+        } else if other.largest_epoch > own.largest_epoch && !promoted {
+            format!(
+                "{} knows of epoch {}, newer than any here",
+                other.address, other.largest_epoch
+            )
+        } else {
+            continue;
+        };
+        return Start::ReadOnly(format!(
+            "{why}. Taking writes would lose what that node holds. Make that node the primary (map and --promote), \
+             or remove its data if it is wrong"
+        ));
+    }
+    let largest = others
+        .iter()
+        .map(|other| other.largest_epoch)
+        .max()
+        .unwrap_or(0);
+    Start::Reign(largest.max(own.largest_epoch) + 1)
+}
+
+/// Asks nodes for their standing; those that do not answer in time are left out.
+pub(crate) async fn ask(client: &NodeClient, nodes: &[Address]) -> Vec<Standing> {
+    let asked = nodes.iter().map(async |node| {
+        let json = client.get_json(node, route::STATUS, ASK_FOR).await.ok()?;
+        let status: NodeStatus = serde_json::from_value(json).ok()?;
+        Some(Standing {
+            address: status.address,
+            history: status
+                .history
+                .and_then(|text| u128::from_str_radix(&text, 16).ok()),
+            durable: status.durable.parse().ok()?,
+            largest_epoch: status.largest_epoch,
+        })
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(history: Option<u128>, durable: Position, largest_epoch: Epoch) -> Standing {
+        Standing {
+            address: "h:2".into(),
+            history,
+            durable,
+            largest_epoch,
+        }
+    }
+
+    #[test]
+    fn every_case() {
+        let own = standing(Some(5), Position::new(3, 20), 3);
+        let fresh = standing(Some(9), Position::ZERO, 0);
+        let at = Position::new;
+        for (what, own, other, promoted, epoch) in [
+            ("nobody answers", &own, None, false, Some(4)),
+            (
+                "an empty replica",
+                &own,
+                Some(standing(None, Position::ZERO, 0)),
+                false,
+                Some(4),
+            ),
+            (
+                "a replica behind",
+                &own,
+                Some(standing(Some(5), at(3, 9), 3)),
+                false,
+                Some(4),
+            ),
+            (
+                "a replica level",
+                &own,
+                Some(standing(Some(5), at(3, 20), 3)),
+                false,
+                Some(4),
+            ),
+            (
+                "a longer log",
+                &own,
+                Some(standing(Some(5), at(3, 21), 3)),
+                false,
+                None,
+            ),
+            (
+                "a longer log, even when promoted",
+                &own,
+                Some(standing(Some(5), at(3, 21), 3)),
+                true,
+                None,
+            ),
+            (
+                "a newer epoch",
+                &own,
+                Some(standing(Some(5), at(3, 9), 4)),
+                false,
+                None,
+            ),
+            (
+                "a newer epoch, but a person says so",
+                &own,
+                Some(standing(Some(5), at(3, 9), 7)),
+                true,
+                Some(8),
+            ),
+            (
+                "another history",
+                &own,
+                Some(standing(Some(6), at(3, 9), 3)),
+                false,
+                None,
+            ),
+            (
+                "empty beside data",
+                &fresh,
+                Some(standing(Some(5), at(3, 9), 3)),
+                false,
+                None,
+            ),
+            (
+                "all new",
+                &fresh,
+                Some(standing(None, Position::ZERO, 0)),
+                false,
+                Some(1),
+            ),
+        ] {
+            let others: Vec<Standing> = other.into_iter().collect();
+            let start = decide(own, &others, promoted);
+            match (&start, epoch) {
+                (Start::Reign(begun), Some(epoch)) => assert_eq!(*begun, epoch, "{what}"),
+                (Start::ReadOnly(why), None) => assert!(why.contains("h:2"), "{what}: {why}"),
+                _ => panic!("{what}: {start:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The shard as handlers see it: what is in force now, and the one path that every op takes.
+//!
+//! An op goes: ownership, limits, then either the commit queue or a read of the store. Handlers only translate
+//! between HTTP and [`Op`]s. Reads run inline on the worker that asks; see `store/read.rs` for why.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use kvclient::{
+    key::Key,
+    node_client::NodeClient,
+    position::{Epoch, Position},
+    shard_map::{Address, Role, Shard, ShardMap},
+    wire::{
+        MAX_WAIT_MS,
+        batch::{Action, Condition, Op, OpResult},
+        error::{Applied, ErrorCode},
+    },
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    clock::ShardClock,
+    commit::WriteOp,
+    config::NodeConfig,
+    metrics::Metrics,
+    ownership::{self, Access, Decision, Place},
+    replication::Progress,
+    storage::Storage,
+    store::StoreError,
+};
+
+/// Whether this node serves, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Readiness {
+    /// It does.
+    Ready,
+    /// Not yet, or not for writes: the reason, for a person. Reads are answered if there is data.
+    NotReady(String),
+    /// Its log has parted from the primary's: no reads either.
+    Diverged(String),
+    /// It stops.
+    Stopping,
+}
+
+impl Readiness {
+    /// `ready`, or why not.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Ready => "ready".into(),
+            Self::NotReady(why) => format!("not ready: {why}"),
+            Self::Diverged(why) => format!("diverged: {why}"),
+            Self::Stopping => "stopping".into(),
+        }
+    }
+}
+
+/// Everything handlers need; one per node.
+#[derive(Debug)]
+pub struct Service {
+    /// The node's configuration, as it started.
+    pub config: NodeConfig,
+    /// Random id of the data directory.
+    pub node_id: u64,
+    /// The map in force.
+    pub map: ArcSwap<ShardMap>,
+    /// The generation in force; none on a replica that has nothing yet.
+    pub storage: ArcSwapOption<Storage>,
+    /// Whether it serves.
+    pub readiness: ArcSwap<Readiness>,
+    /// Shard time.
+    pub clock: Arc<ShardClock>,
+    /// How far a replica has come; what a primary knows of its replicas.
+    pub progress: Progress,
+    /// Counters.
+    pub metrics: Metrics,
+    /// When the node started.
+    pub started: Instant,
+    /// How this node asks others.
+    pub client: NodeClient,
+    /// Where a newer reign is told; the node remembers it and ends its own.
+    pub fences: mpsc::Sender<Epoch>,
+}
+
+impl Service {
+    /// This node's place in the map.
+    pub fn place(&self) -> &Place {
+        &self.config.place
+    }
+
+    /// What it is to its shard.
+    pub fn role(&self) -> Role {
+        self.config.place.role
+    }
+
+    /// Milliseconds behind the primary; 0 on a primary; `None` if it never pulled.
+    pub fn lag_ms(&self) -> Option<u64> {
+        match self.role() {
+            Role::Primary => Some(0),
+            Role::Replica => self.progress.lag_ms(),
+        }
+    }
+
+    /// Who answers for a key.
+    pub fn route<'a>(&self, key: &Key, access: Access, map: &'a ShardMap) -> Decision<'a> {
+        ownership::decide(key, access, map, self.place())
+    }
+
+    /// Does ops in order, one result each. Ops on one key act in the order given.
+    ///
+    /// # Cancel safety
+    /// Writes that were queued are decided, whether or not the caller still waits.
+    pub async fn execute(&self, ops: Vec<Op>) -> Vec<OpResult> {
+        let arrived = Instant::now();
+        let map = self.map.load();
+        let storage = self.storage.load_full();
+        let mut results: Vec<OpResult> = Vec::with_capacity(ops.len());
+        let mut writes = PendingWrites::default();
+        for (index, op) in ops.into_iter().enumerate() {
+            let is_write = op.action.is_write();
+            let applied = is_write.then_some(Applied::No);
+            let access = if is_write {
+                Access::Write
+            } else {
+                Access::Read
+            };
+            let refusal = match self.route(&op.key, access, &map) {
+                Decision::Redirect(target) => Some(redirected(target, applied)),
+                Decision::ReadOnly(primary) => Some(read_only(primary)),
+                Decision::Serve if is_write => self.refuse_write(&op),
+                Decision::Serve => None,
+            };
+            let Some(storage) = &storage else {
+                results.push(refusal.unwrap_or_else(|| self.not_ready(applied)));
+                continue;
+            };
+            let result = match refusal {
+                Some(refusal) => refusal,
+                None if is_write => {
+                    writes.push(index, op, arrived);
+                    OpResult::default()
+                }
+                None => {
+                    writes.flush(storage, &mut results).await;
+                    self.read(storage, &op, arrived).await
+                }
+            };
+            results.push(result);
+        }
+        if let Some(storage) = &storage {
+            writes.flush(storage, &mut results).await;
+        }
+        results
+    }
+
+    /// Says whether the node serves from now on. Once it stops, that stays.
+    pub fn set_readiness(&self, readiness: Readiness) {
+        if **self.readiness.load() != Readiness::Stopping {
+            self.readiness.store(Arc::new(readiness));
+        }
+    }
+
+    /// Another node reigns in a newer epoch: takes no more writes, and has it remembered.
+    pub fn fence(&self, newer: Epoch) {
+        self.progress.saw_epoch(newer);
+        if let Some(storage) = &*self.storage.load() {
+            storage.commit.end_reign();
+        }
+        self.set_readiness(Readiness::NotReady(format!(
+            "a replica knows of epoch {newer}, newer than this node's: another node was made the primary. If this \
+             one is to take writes again, start it with --promote"
+        )));
+        let _ = self.fences.try_send(newer);
+    }
+
+    fn not_ready(&self, applied: Option<Applied>) -> OpResult {
+        OpResult::refused(
+            ErrorCode::NotReady,
+            self.readiness.load().to_text(),
+            applied,
+        )
+    }
+
+    /// What can be refused without asking the commit thread.
+    fn refuse_write(&self, op: &Op) -> Option<OpResult> {
+        let refuse =
+            |code, message: String| Some(OpResult::refused(code, message, Some(Applied::No)));
+        if op.terms.ack.is_some() || op.terms.request_id.is_some() {
+            let message = "Kv-Ack beyond primary and Kv-Request-Id are not in this version; nothing was written";
+            return refuse(ErrorCode::NotImplemented, message.into());
+        }
+        match &op.action {
+            Action::Put { value, .. } if value.len() > self.config.sizes.max_value_bytes => refuse(
+                ErrorCode::TooLarge,
+                too_large(value.len(), self.config.sizes.max_value_bytes),
+            ),
+            _ if *self.readiness.load_full() != Readiness::Ready => {
+                Some(self.not_ready(Some(Applied::No)))
+            }
+            _ => None,
+        }
+    }
+
+    async fn read(&self, storage: &Storage, op: &Op, arrived: Instant) -> OpResult {
+        if let Readiness::Diverged(why) = &**self.readiness.load() {
+            return OpResult::refused(ErrorCode::ReplicaDiverged, why.clone(), None);
+        }
+        if let Some(min_position) = op.terms.min_position {
+            let wait = u64::from(op.terms.wait_ms.unwrap_or(0)).min(MAX_WAIT_MS);
+            if let Err(refusal) =
+                reach(storage, min_position, arrived + Duration::from_millis(wait)).await
+            {
+                return refusal;
+            }
+        }
+        if let Some(refusal) = op
+            .terms
+            .max_lag_ms
+            .and_then(|limit| self.refuse_lag(storage, limit))
+        {
+            return refusal;
+        }
+        let entry = match storage.store.get(op.key.as_bytes()) {
+            Ok(entry) => entry,
+            Err(error) => return read_failed(&error),
+        };
+        // Loaded after the lookup: it may say more than was seen, never less.
+        let position = Some(storage.store.visible());
+        let now_ms = self.clock.now_ms();
+        let Some(entry) = entry.filter(|entry| !entry.is_expired(now_ms)) else {
+            let mut absent = OpResult::refused(ErrorCode::NotFound, "there is no such key", None);
+            absent.position = position;
+            return absent;
+        };
+        let mut result = OpResult {
+            status: 200,
+            position,
+            etag: Some(entry.position),
+            ttl_ms: entry.expires_at_ms.map(|at| at.saturating_sub(now_ms)),
+            ..OpResult::default()
+        };
+        match op.terms.condition {
+            Some(Condition::Differs(known)) if known == entry.position => result.status = 304,
+            _ => result.value = Some(entry.value),
+        }
+        result
+    }
+
+    fn refuse_lag(&self, storage: &Storage, limit: u64) -> Option<OpResult> {
+        let lag = self.lag_ms();
+        if lag.is_some_and(|lag| lag <= limit) {
+            return None;
+        }
+        let lag = lag.map_or("unknown".to_owned(), |lag| format!("{lag} ms"));
+        Some(behind(
+            storage,
+            format!("this replica's lag is {lag}, more than the {limit} ms allowed"),
+        ))
+    }
+}
+
+/// Writes of one request that wait to be queued together.
+#[derive(Default)]
+struct PendingWrites {
+    at: Vec<usize>,
+    ops: Vec<WriteOp>,
+}
+
+impl PendingWrites {
+    fn push(&mut self, index: usize, op: Op, arrived: Instant) {
+        let deadline = op
+            .terms
+            .time_left_ms
+            .map(|ms| arrived + Duration::from_millis(ms.into()));
+        self.at.push(index);
+        self.ops.push(WriteOp { op, deadline });
+    }
+
+    async fn flush(&mut self, storage: &Storage, results: &mut [OpResult]) {
+        if self.ops.is_empty() {
+            return;
+        }
+        let answers = storage.commit.write(std::mem::take(&mut self.ops)).await;
+        for (at, answer) in self.at.drain(..).zip(answers) {
+            results[at] = answer;
+        }
+    }
+}
+
+/// Waits until a node holds a position, but not longer than to `until`.
+async fn reach(storage: &Storage, wanted: Position, until: Instant) -> Result<(), OpResult> {
+    let mut visible = storage.store.subscribe();
+    loop {
+        let reached = visible.borrow_and_update().seq;
+        let lineage = storage.store.lineage();
+        if lineage.holds(wanted, reached) {
+            return Ok(());
+        }
+        if lineage.has_lost(wanted) {
+            let message = format!("a newer reign began at or below {wanted}; it will never come");
+            let mut lost = OpResult::refused(ErrorCode::PositionLost, message, None);
+            lost.position = Some(storage.store.visible());
+            return Err(lost);
+        }
+        let changed = tokio::time::timeout_at(until.into(), visible.changed()).await;
+        if !matches!(changed, Ok(Ok(()))) {
+            return Err(behind(
+                storage,
+                format!("this node does not hold {wanted} yet"),
+            ));
+        }
+    }
+}
+
+fn behind(storage: &Storage, message: String) -> OpResult {
+    let mut behind = OpResult::refused(ErrorCode::Behind, message, None);
+    behind.position = Some(storage.store.visible());
+    behind
+}
+
+/// How a store's failure is told to a reader.
+pub fn read_failed(error: &StoreError) -> OpResult {
+    let code = match error {
+        StoreError::Damaged { .. } => ErrorCode::Damaged,
+        StoreError::Busy => ErrorCode::Overloaded,
+        _ => ErrorCode::StorageFailed,
+    };
+    tracing::error!(%error, "a read failed");
+    OpResult::refused(code, error.to_string(), None)
+}
+
+/// How large a value may be, said to one whose value is larger.
+pub fn too_large(len_bytes: usize, limit_bytes: usize) -> String {
+    format!(
+        "the value has {len_bytes} bytes; this node takes at most {limit_bytes} (--max-value-size)"
+    )
+}
+
+fn redirected(target: &Address, applied: Option<Applied>) -> OpResult {
+    OpResult {
+        status: 307,
+        applied,
+        target: Some(target.to_string()),
+        ..OpResult::default()
+    }
+}
+
+fn read_only(primary: &Address) -> OpResult {
+    let message = format!(
+        "this node is a replica and takes no writes; send them to the primary at {primary}"
+    );
+    let mut refused = OpResult::refused(ErrorCode::ReadOnlyReplica, message, Some(Applied::No));
+    refused.target = Some(primary.to_string());
+    refused
+}
+
+/// The shard that a node belongs to.
+pub fn own_shard<'a>(map: &'a ShardMap, place: &Place) -> &'a Shard {
+    &map.shards()[place.shard]
+}
