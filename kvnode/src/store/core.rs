@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard,
+        Arc, Condvar, Mutex, MutexGuard, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -35,7 +35,7 @@ pub struct StoreOptions {
     /// What the file may grow to, in bytes. Default 64 GiB: only address space until it is used.
     pub map_size_bytes: usize,
     /// Size at which a memtable is frozen, in bytes; at most two are live. Default 64 MiB: a flush of so many random
-    /// writes amortises each page it dirties, and replaying as much takes about a second.
+    /// writes shares the pages they dirty, and publishing as much again at start takes half a second.
     pub memtable_bytes: usize,
     /// A memtable is frozen at the first frame end at or past each multiple of this many seqs, so that primary and
     /// replica pass equal states. Default 1,048,576.
@@ -104,7 +104,9 @@ pub(super) struct Core {
     pub(super) options: StoreOptions,
     pub(super) view: ArcSwap<View>,
     pub(super) lineage: ArcSwap<Lineage>,
-    pub(super) visible: watch::Sender<Position>,
+    /// Not the watch itself: whoever holds a borrow of that could make the commit thread wait inside a memtable's lock.
+    visible: RwLock<Position>,
+    pub(super) visible_watch: watch::Sender<Position>,
     pub(super) applied: watch::Sender<Link>,
     pub(super) failed: watch::Sender<Option<StoreError>>,
     /// Std mutex: never held over an await, nor over a transaction of the flush thread.
@@ -121,7 +123,8 @@ impl Core {
             options,
             view: ArcSwap::default(),
             lineage: ArcSwap::from_pointee(meta.lineage.clone()),
-            visible: watch::Sender::new(meta.applied.position),
+            visible: RwLock::new(meta.applied.position),
+            visible_watch: watch::Sender::new(meta.applied.position),
             applied: watch::Sender::new(meta.applied),
             failed: watch::Sender::new(None),
             state: Mutex::new(State {
@@ -137,6 +140,16 @@ impl Core {
             changed: Condvar::new(),
             damaged_reads: AtomicU64::new(0),
         }
+    }
+
+    /// The last position that readers see.
+    pub(super) fn visible(&self) -> Position {
+        *self.visible.read().expect("no writer panics")
+    }
+
+    /// Lets readers know of a position. The watch has to be told behind it, without a lock.
+    pub(super) fn set_visible(&self, position: Position) {
+        *self.visible.write().expect("no writer panics") = position;
     }
 
     /// The state, locked.

@@ -11,8 +11,9 @@ use kvclient::position::{Position, Seq};
 
 use super::{
     core::{Core, View},
+    effect::Slot,
     error::StoreError,
-    memtable::{Content, Slot},
+    memtable::Content,
     tables::{StoredEntry, expiry_key, parse_expiry_key},
 };
 

@@ -21,7 +21,7 @@ use heed::{
 use super::error::StoreError;
 
 /// Read transactions are not tied to threads, so that one may outlive a call (see `verify`). Each begin takes the
-/// lock of the reader table, which `read` has measured.
+/// lock of the reader table; with a slot per thread instead, a point read took about a fifth less.
 pub(super) type Tls = WithoutTls;
 
 /// A table from bytes to bytes, ordered by key.

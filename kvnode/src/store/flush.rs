@@ -6,6 +6,11 @@
 //!
 //! No room is no failure: the transaction is aborted, the memtable stays, and the flush is tried again each second.
 //! Anything else ends the thread: what is on disk is then uncertain, and only recovery can tell.
+//!
+//! Measured (release build, 2 cores, 16-byte keys, 100-byte values; 64 MiB hold 225,000 of them): 200,000 random entries
+//! into 2,000,000 took 1.3 to 1.7 s, 400,000 into 6,000,000 took 2.7 to 2.9 s. The latter dirties more than the 131,071
+//! pages that LMDB keeps in memory in one transaction; it writes some of them early. So a flush may hold up to 512 MiB
+//! beside the memtables, and LMDB keeps that memory for the next one.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -76,7 +81,7 @@ impl Core {
     /// One transaction: begins and commits, or leaves everything as it was.
     fn write(&self, job: &Job, before: &Meta, floor: Option<Position>) -> Result<Meta, StoreError> {
         let mut meta = before.clone();
-        let visible = *self.visible.borrow();
+        let visible = self.visible();
         meta.durable_floor = meta
             .durable_floor
             .max(visible)
@@ -139,7 +144,7 @@ impl Core {
     /// Flushes all that is visible now, and waits for it.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
         let mut state = self.lock();
-        let target = self.visible.borrow().seq;
+        let target = self.visible().seq;
         while state.meta.applied.position.seq < target {
             self.check_progress(&state)?;
             self.freeze(&mut state);

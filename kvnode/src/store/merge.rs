@@ -5,12 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, iter::Peekable, ops::Bound};
 use bytes::Bytes;
 use heed::RoTxn;
 
-use super::{
-    env::Env,
-    error::StoreError,
-    memtable::{Memtable, Slot},
-    tables::StoredEntry,
-};
+use super::{effect::Slot, env::Env, error::StoreError, memtable::Memtable, tables::StoredEntry};
 
 /// Bounds of a scan, as tables want them.
 pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);

@@ -11,6 +11,7 @@
 
 mod core;
 mod due;
+mod effect;
 mod env;
 mod error;
 mod flush;
@@ -20,6 +21,7 @@ mod merge;
 mod meta;
 mod publish;
 mod read;
+mod recall;
 mod requests;
 mod scan;
 mod staging;
@@ -42,17 +44,17 @@ use kvclient::{
 };
 use tokio::sync::watch;
 
-use self::{core::Core, env::Env, memtable::Slot};
+use self::{core::Core, effect::Slot, env::Env};
 
 pub use self::{
     core::{Checkpoint, StoreOptions},
     error::StoreError,
     meta::{Meta, STORE_FORMAT},
-    requests::RequestId,
+    requests::{Request, RequestId},
     scan::{ScanContent, ScanLimits, ScanPage, ScanRange},
     staging::Staging,
     sums::{RangeSum, Sums},
-    tables::{Entry, Request},
+    tables::Entry,
     verify::{Verifier, VerifyReport},
 };
 
@@ -137,12 +139,12 @@ impl Store {
 
     /// The last position that readers see: always the end of a frame.
     pub fn visible(&self) -> Position {
-        *self.inner.core.visible.borrow()
+        self.inner.core.visible()
     }
 
-    /// Follows [`Self::visible`].
+    /// Follows [`Self::visible`], never ahead of it.
     pub fn subscribe(&self) -> watch::Receiver<Position> {
-        self.inner.core.visible.subscribe()
+        self.inner.core.visible_watch.subscribe()
     }
 
     /// Follows the flush thread: `Some` once it has ended by a failure. The node must then stop with exit 5; reads

@@ -16,8 +16,8 @@ use kvclient::{
 
 use super::{
     core::{Core, State},
+    effect::{Slot, detached},
     error::StoreError,
-    memtable::Slot,
 };
 
 impl Core {
@@ -40,13 +40,14 @@ impl Core {
         time_ms: u64,
         records: &[(Position, Record)],
     ) -> Result<(), StoreError> {
-        let visible = *self.visible.borrow();
+        let visible = self.visible();
         let Some(records) = not_yet_visible(visible, link, records)? else {
             return Ok(());
         };
         let mut state = self.wait_for_room()?;
         let older = self.below(records)?;
         let lineage = self.lineage_after(records)?;
+        let records = detached(records);
         let view = self.view.load();
         let mut active = view.active.write();
         active.apply(link, time_ms, records, &older);
@@ -54,9 +55,10 @@ impl Core {
             self.lineage.store(lineage);
         }
         // Under the lock: who sees a frame's entries must not be told a position before it.
-        self.visible.send_replace(link.position);
+        self.set_visible(link.position);
         let full = active.bytes() >= self.options.memtable_bytes;
         drop(active);
+        self.visible_watch.send_replace(link.position);
         if full || self.passes_checkpoint(visible.seq, link.position.seq) {
             self.freeze(&mut state);
         }

@@ -1,58 +1,143 @@
-//! Remembered requests, read back page by page: at start, and for copies.
+//! Remembered requests: a write that is repeated under its id is answered with the first outcome and not done again.
+//!
+//! Layout of the table `requests`. Frozen: it is what is on disk.
+//!
+//! `requests`: client u128 and n u64, both big-endian -> what the request did, little-endian.
+//!
+//! ```text
+//!      0     4  epoch     position of the record that the request made
+//!      4     8  seq
+//!     12     8  time_ms   shard time of that record's frame, Unix milliseconds
+//!     20     8  floor     the lowest n the client still waited for; 0: it did not say
+//!     28     8  digest    xxh3-64 of the encoded op
+//!     36     4  crc       CRC32C of the row's key, bytes 0..36 and the outcome
+//!     40     -  outcome   the encoded answer
+//! ```
 
-use std::{collections::BTreeMap, ops::Bound};
-
-use super::{
-    core::Core,
-    error::StoreError,
-    tables::{Request, decode_request, request_key},
+use bytes::Bytes;
+use kvclient::{
+    position::Position,
+    wire::{bytes::put_position, log::RequestMark},
 };
+
+use super::tables::{Problem, crc_of, u32_at, u64_at};
+
+const HEADER_BYTES: usize = 40;
+const CRC_AT: usize = 36;
 
 /// Identity of a request: client, then its n.
 pub type RequestId = (u128, u64);
 
-impl Core {
-    /// Up to `max` requests behind `after`, by client and n.
-    pub(super) fn requests(
-        &self,
-        after: Option<RequestId>,
-        max: usize,
-    ) -> Result<Vec<Request>, StoreError> {
-        let mut page = BTreeMap::new();
-        let bound = after.map_or(Bound::Unbounded, Bound::Excluded);
-        // Before the transaction: what is flushed between the two is then seen twice, not never.
-        for memtable in self.view.load().memtables() {
-            for request in memtable.read().requests_after(bound).take(max) {
-                page.insert(id_of(request), request.clone());
-            }
-        }
-        for request in self.stored_requests(after, max)? {
-            page.insert(id_of(&request), request);
-        }
-        Ok(page.into_values().take(max).collect())
-    }
+/// A write that is remembered with its outcome, so that a repeat is answered and not done again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Who asked, and what was answered.
+    pub mark: RequestMark,
+    /// Position of the record that it made.
+    pub position: Position,
+    /// Shard time of that record's frame, Unix milliseconds.
+    pub time_ms: u64,
+}
 
-    fn stored_requests(
-        &self,
-        after: Option<RequestId>,
-        max: usize,
-    ) -> Result<Vec<Request>, StoreError> {
-        let key = after.map(|(client, n)| request_key(client, n));
-        let start = key
-            .as_ref()
-            .map_or(Bound::Unbounded, |key| Bound::Excluded(&key[..]));
-        let txn = self.env.read()?;
-        let rows = self.env.requests.range(&txn, &(start, Bound::Unbounded))?;
-        rows.take(max)
-            .map(|row| {
-                let (key, row) = row?;
-                decode_request(key, row)
-                    .map_err(|problem| StoreError::damaged_row("a remembered request", problem))
-            })
-            .collect()
+impl Request {
+    /// What it is remembered under.
+    pub fn id(&self) -> RequestId {
+        (self.mark.client, self.mark.n)
     }
 }
 
-fn id_of(request: &Request) -> RequestId {
-    (request.mark.client, request.mark.n)
+/// Key of a row in `requests`.
+pub(super) fn request_key(client: u128, n: u64) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..16].copy_from_slice(&client.to_be_bytes());
+    key[16..].copy_from_slice(&n.to_be_bytes());
+    key
+}
+
+/// The row of a request.
+pub(super) fn encode_request(request: &Request) -> Vec<u8> {
+    let mark = &request.mark;
+    let mut row = Vec::with_capacity(HEADER_BYTES + mark.outcome.len());
+    put_position(&mut row, request.position);
+    for field in [request.time_ms, mark.floor, mark.digest] {
+        row.extend_from_slice(&field.to_le_bytes());
+    }
+    let key = request_key(mark.client, mark.n);
+    let crc = crc_of([&key, &row, &mark.outcome]);
+    row.extend_from_slice(&crc.to_le_bytes());
+    row.extend_from_slice(&mark.outcome);
+    row
+}
+
+/// Reads what [`encode_request`] wrote under [`request_key`].
+pub(super) fn decode_request(key: &[u8], row: &[u8]) -> Result<Request, Problem> {
+    let (client, n) = key
+        .split_first_chunk::<16>()
+        .and_then(|(client, n)| Some((*client, *n.first_chunk::<8>()?)))
+        .ok_or("its key is too short")?;
+    let (head, outcome) = row
+        .split_at_checked(HEADER_BYTES)
+        .ok_or("it is shorter than its header")?;
+    if u32_at(head, CRC_AT) != crc_of([key, &head[..CRC_AT], outcome]) {
+        return Err("its checksum is wrong");
+    }
+    Ok(Request {
+        mark: RequestMark {
+            client: u128::from_be_bytes(client),
+            n: u64::from_be_bytes(n),
+            floor: u64_at(head, 20),
+            digest: u64_at(head, 28),
+            outcome: Bytes::copy_from_slice(outcome),
+        },
+        position: Position::new(u32_at(head, 0), u64_at(head, 4)),
+        time_ms: u64_at(head, 12),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn request() -> Request {
+        Request {
+            mark: RequestMark {
+                client: 1,
+                n: 2,
+                floor: 1,
+                digest: 5,
+                outcome: Bytes::from_static(b"ok"),
+            },
+            position: Position::new(3, 1207),
+            time_ms: 9,
+        }
+    }
+
+    /// Frozen: rows on disk look like this.
+    #[test]
+    fn golden_row() {
+        assert_eq!(hex(&request_key(1, 2)), GOLDEN_KEY);
+        assert_eq!(hex(&encode_request(&request())), GOLDEN_ROW);
+    }
+
+    const GOLDEN_KEY: &str = "000000000000000000000000000000010000000000000002";
+    const GOLDEN_ROW: &str =
+        "03000000b704000000000000090000000000000001000000000000000500000000000000005eadc16f6b";
+
+    #[test]
+    fn requests_come_back() {
+        let key = request_key(1, 2);
+        let row = encode_request(&request());
+        assert_eq!(decode_request(&key, &row), Ok(request()));
+        for bit in 0..row.len() * 8 {
+            let mut bad = row.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_request(&key, &bad).is_err(), "bit {bit}");
+        }
+        assert!(decode_request(&key[1..], &row).is_err());
+        assert!(decode_request(&key, &row[..39]).is_err());
+    }
 }

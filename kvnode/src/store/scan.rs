@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use super::{
     core::Core,
+    effect::Slot,
     error::StoreError,
-    memtable::Slot,
     merge::{Bounds, Candidate, Merge, Order, Overlay},
     tables::{ENTRY_HEADER_BYTES, Entry, StoredEntry},
 };

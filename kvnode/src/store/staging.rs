@@ -18,12 +18,14 @@ use kvclient::{
 
 use super::{
     core::StoreOptions,
+    effect::{Slot, detached},
     env::{self, Env},
     error::StoreError,
-    memtable::{Content, Slot},
+    memtable::Content,
     meta::{self, Meta},
+    requests::Request,
     sums::Sums,
-    tables::{Entry, Request, StoredEntry},
+    tables::{Entry, StoredEntry},
     writer::Writer,
 };
 
@@ -80,7 +82,8 @@ impl Staging {
                     value,
                     ..entry.clone()
                 };
-                self.pending.insert(key, Slot::Live(copied));
+                self.pending
+                    .insert(Bytes::copy_from_slice(key), Slot::Live(copied));
                 self.write_if_full()?;
             }
         }
@@ -93,7 +96,9 @@ impl Staging {
     /// As [`Self::put_entries`].
     pub fn put_requests(&mut self, requests: &[Request]) -> Result<(), StoreError> {
         for request in requests {
-            self.pending.remember(request.clone());
+            let mut copied = request.clone();
+            copied.mark.outcome = Bytes::copy_from_slice(&request.mark.outcome);
+            self.pending.remember(copied);
         }
         self.write_if_full()
     }
@@ -120,7 +125,7 @@ impl Staging {
             .iter()
             .map(|(_, record)| self.stored(&record.key))
             .collect::<Result<Vec<_>, _>>()?;
-        self.pending.apply(link, time_ms, records, &older);
+        self.pending.apply(link, time_ms, detached(records), &older);
         self.last_frame = Some(link);
         self.write_if_full()
     }

@@ -1,4 +1,5 @@
-//! Layouts of the tables `data`, `expiry` and `requests`. Frozen: they are what is on disk. `meta` has its own file.
+//! Layouts of the tables `data` and `expiry`. Frozen: they are what is on disk. `requests` and `meta` have their own
+//! files.
 //!
 //! `data`: the key as it is -> an entry, little-endian.
 //!
@@ -19,28 +20,14 @@
 //!      0     8  time      the entry's expiry, big-endian
 //!      8     8  seq       the entry's seq, big-endian
 //! ```
-//!
-//! `requests`: client u128 and n u64, both big-endian -> what the request did, little-endian.
-//!
-//! ```text
-//!      0     4  epoch     position of the record that the request made
-//!      4     8  seq
-//!     12     8  time_ms   shard time of that record's frame, Unix milliseconds
-//!     20     8  floor     the lowest n the client still waited for; 0: it did not say
-//!     28     8  digest    xxh3-64 of the encoded op
-//!     36     4  crc       CRC32C of the row's key, bytes 0..36 and the outcome
-//!     40     -  outcome   the encoded answer
-//! ```
 
 use bytes::Bytes;
-use kvclient::{position::Position, wire::log::RequestMark};
+use kvclient::{position::Position, wire::bytes::put_position};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Size of what stands before a value in `data`.
 pub(super) const ENTRY_HEADER_BYTES: usize = 28;
 const ENTRY_CRC_AT: usize = 24;
-const REQUEST_HEADER_BYTES: usize = 40;
-const REQUEST_CRC_AT: usize = 36;
 
 /// One stored value with what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,81 +153,20 @@ pub(super) fn parse_expiry_key(key: &[u8]) -> Option<(u64, u64)> {
     ))
 }
 
-/// A write that is remembered with its outcome, so that a repeat is answered and not done again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Who asked, and what was answered.
-    pub mark: RequestMark,
-    /// Position of the record that it made.
-    pub position: Position,
-    /// Shard time of that record's frame, Unix milliseconds.
-    pub time_ms: u64,
-}
-
-/// Key of a row in `requests`.
-pub(super) fn request_key(client: u128, n: u64) -> [u8; 24] {
-    let mut key = [0; 24];
-    key[..16].copy_from_slice(&client.to_be_bytes());
-    key[16..].copy_from_slice(&n.to_be_bytes());
-    key
-}
-
-/// The row of a request.
-pub(super) fn encode_request(request: &Request) -> Vec<u8> {
-    let mark = &request.mark;
-    let mut row = Vec::with_capacity(REQUEST_HEADER_BYTES + mark.outcome.len());
-    put_position(&mut row, request.position);
-    for field in [request.time_ms, mark.floor, mark.digest] {
-        row.extend_from_slice(&field.to_le_bytes());
-    }
-    let key = request_key(mark.client, mark.n);
-    let crc = crc_of([&key, &row, &mark.outcome]);
-    row.extend_from_slice(&crc.to_le_bytes());
-    row.extend_from_slice(&mark.outcome);
-    row
-}
-
-/// Reads what [`encode_request`] wrote under [`request_key`].
-pub(super) fn decode_request(key: &[u8], row: &[u8]) -> Result<Request, Problem> {
-    let (client, n) = key
-        .split_first_chunk::<16>()
-        .and_then(|(client, n)| Some((*client, *n.first_chunk::<8>()?)))
-        .ok_or("its key is too short")?;
-    let (head, outcome) = row
-        .split_at_checked(REQUEST_HEADER_BYTES)
-        .ok_or("it is shorter than its header")?;
-    if u32_at(head, REQUEST_CRC_AT) != crc_of([key, &head[..REQUEST_CRC_AT], outcome]) {
-        return Err("its checksum is wrong");
-    }
-    Ok(Request {
-        mark: RequestMark {
-            client: u128::from_be_bytes(client),
-            n: u64::from_be_bytes(n),
-            floor: u64_at(head, 20),
-            digest: u64_at(head, 28),
-            outcome: Bytes::copy_from_slice(outcome),
-        },
-        position: Position::new(u32_at(head, 0), u64_at(head, 4)),
-        time_ms: u64_at(head, 12),
-    })
-}
-
-fn put_position(out: &mut Vec<u8>, position: Position) {
-    kvclient::wire::bytes::put_position(out, position);
-}
-
-fn crc_of(parts: [&[u8]; 3]) -> u32 {
+/// CRC32C of three pieces in a row.
+pub(super) fn crc_of(parts: [&[u8]; 3]) -> u32 {
     parts
         .iter()
         .fold(0, |crc, part| crc32c::crc32c_append(crc, part))
 }
 
-/// The four bytes at `at`, which the caller knows are there.
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+/// The u32 at `at`; the caller knows that it is there.
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+/// The u64 at `at`; the caller knows that it is there.
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
@@ -260,20 +186,6 @@ mod tests {
         }
     }
 
-    fn request() -> Request {
-        Request {
-            mark: RequestMark {
-                client: 1,
-                n: 2,
-                floor: 1,
-                digest: 5,
-                outcome: Bytes::from_static(b"ok"),
-            },
-            position: Position::new(3, 1207),
-            time_ms: 9,
-        }
-    }
-
     /// Frozen: rows on disk look like this.
     #[test]
     fn golden_rows() {
@@ -281,17 +193,12 @@ mod tests {
         encode_entry(b"user:1", &entry(), &mut row);
         assert_eq!(hex(&row), GOLDEN_ENTRY);
         assert_eq!(hex(&expiry_key(1, 2)), "00000000000000010000000000000002");
-        assert_eq!(hex(&request_key(1, 2)), GOLDEN_REQUEST_KEY);
-        assert_eq!(hex(&encode_request(&request())), GOLDEN_REQUEST);
         let entry = entry();
         let hash = entry_hash(b"user:1", entry.position, entry.expires_at_ms, &entry.value);
         assert_eq!(hash, GOLDEN_HASH);
     }
 
     const GOLDEN_ENTRY: &str = "03000000b7040000000000000068e5cf8b010000000000004a30c18a416461";
-    const GOLDEN_REQUEST_KEY: &str = "000000000000000000000000000000010000000000000002";
-    const GOLDEN_REQUEST: &str =
-        "03000000b704000000000000090000000000000001000000000000000500000000000000005eadc16f6b";
     const GOLDEN_HASH: u64 = 11_002_040_197_908_456_843;
 
     #[test]
@@ -314,20 +221,6 @@ mod tests {
                 "cut to {len}"
             );
         }
-    }
-
-    #[test]
-    fn requests_come_back() {
-        let key = request_key(1, 2);
-        let row = encode_request(&request());
-        assert_eq!(decode_request(&key, &row), Ok(request()));
-        for bit in 0..row.len() * 8 {
-            let mut bad = row.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_request(&key, &bad).is_err(), "bit {bit}");
-        }
-        assert!(decode_request(&key[1..], &row).is_err());
-        assert!(decode_request(&key, &row[..39]).is_err());
     }
 
     #[test]

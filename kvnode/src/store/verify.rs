@@ -16,8 +16,9 @@ use super::{
     env::{Env, Tls},
     error::StoreError,
     meta::Meta,
+    requests::decode_request,
     sums::Sums,
-    tables::{StoredEntry, decode_request, expiry_key},
+    tables::{StoredEntry, expiry_key},
 };
 
 /// Problems that are told in full; a broken disk has more than anybody reads.

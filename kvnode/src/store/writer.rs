@@ -7,14 +7,13 @@ use heed::RwTxn;
 use kvclient::{key::MAX_KEY_BYTES, position::Position};
 
 use super::{
+    effect::Slot,
     env::Env,
     error::StoreError,
-    memtable::{Content, Slot},
+    memtable::Content,
+    requests::{Request, encode_request, request_key},
     sums::Sums,
-    tables::{
-        Entry, Request, StoredEntry, encode_entry, encode_request, entry_hash, expiry_key,
-        request_key,
-    },
+    tables::{Entry, StoredEntry, encode_entry, entry_hash, expiry_key},
 };
 
 /// Requests of one client that are kept when it names no floor.

@@ -72,6 +72,9 @@ fn replay_changes_nothing() {
     let after = store.checkpoints();
     assert_eq!(before[0].digest, after[1].digest, "the same entries again");
     assert_eq!(after[1].position.seq, 6);
+    assert!(store.close());
+    let floor = open(dir.path()).meta().durable_floor;
+    assert_eq!(floor.seq, 6, "what was visible was durable");
 }
 
 #[test]

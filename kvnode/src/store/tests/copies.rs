@@ -104,14 +104,7 @@ fn a_copy_made_while_the_source_goes_on_is_exact() {
 fn an_unfinished_copy_is_not_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let mut staging = Staging::create(dir.path(), HISTORY, &small()).unwrap();
-    let entry = Entry {
-        position: Position::new(1, 5),
-        expires_at_ms: None,
-        value: Bytes::new(),
-    };
-    staging
-        .put_entries(&[(Bytes::from_static(b"k"), entry)])
-        .unwrap();
+    staging.put_entries(&[entry_at(5)]).unwrap();
     drop(staging);
     let refused = |error: Option<StoreError>| matches!(error, Some(StoreError::Refused(_)));
     assert!(refused(Store::open(dir.path(), HISTORY, small()).err()));
@@ -124,17 +117,54 @@ fn an_unfinished_copy_is_not_a_store() {
 fn a_copy_that_ends_too_early_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut staging = Staging::create(dir.path(), HISTORY, &small()).unwrap();
-    let entry = Entry {
-        position: Position::new(1, 5),
-        expires_at_ms: None,
-        value: Bytes::new(),
-    };
-    staging
-        .put_entries(&[(Bytes::from_static(b"k"), entry)])
-        .unwrap();
+    staging.put_entries(&[entry_at(5)]).unwrap();
     let end = frame_after(3, vec![delete("other")]).link;
     let refused = staging.finish(end, 4, lineage());
     assert!(matches!(refused, Err(StoreError::Refused(_))));
+}
+
+/// The entry of key `k` that record `seq` made.
+fn entry_at(seq: Seq) -> (Bytes, Entry) {
+    let entry = Entry {
+        position: Position::new(1, seq),
+        expires_at_ms: Some(seq),
+        value: Bytes::from(seq.to_string()),
+    };
+    (Bytes::from_static(b"k"), entry)
+}
+
+#[test]
+fn of_an_entry_that_comes_twice_the_newer_stays() {
+    for memtable_bytes in [1, 1 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            memtable_bytes,
+            ..small()
+        };
+        let mut staging = Staging::create(dir.path(), HISTORY, &options).unwrap();
+        staging
+            .put_entries(&[entry_at(3), entry_at(5), entry_at(4)])
+            .unwrap();
+        // What made the entry so comes again, then something new.
+        let again = frame_after(3, vec![put("k", "4", None), put("k", "5", Some(5))]);
+        let new = frame_after(5, vec![expire("k", Some(99))]);
+        for frame in [&again, &new] {
+            staging.apply_frame(frame.link, 5, &frame.records).unwrap();
+        }
+        let late = staging.put_entries(&[entry_at(5)]);
+        assert!(
+            matches!(late, Err(StoreError::Refused(_))),
+            "entries behind frames"
+        );
+        staging.finish(new.link, 5, lineage()).unwrap();
+        let store = open(dir.path());
+        let k = store.get(b"k").unwrap().unwrap();
+        assert_eq!(
+            (k.position.seq, k.expires_at_ms, k.value),
+            (6, Some(99), entry_at(5).1.value)
+        );
+        assert!(store.verify(|_| ()).unwrap().is_sound());
+    }
 }
 
 fn lineage() -> kvclient::position::Lineage {

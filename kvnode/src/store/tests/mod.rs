@@ -2,6 +2,7 @@
 
 mod basics;
 mod copies;
+mod measure;
 mod model;
 mod scans;
 
