@@ -64,7 +64,7 @@ impl Sums {
             .fold(0, |sum, range| sum.wrapping_add(range.count))
     }
 
-    /// One number for all of it: xxh3-64 of [`Self::to_bytes`].
+    /// One number for all of it: xxh3-64 over count u64 and sum u64 of each range, little-endian, by slot.
     pub fn digest(&self) -> u64 {
         xxh3_64(&self.to_bytes())
     }
