@@ -3,7 +3,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use kvclient::{position::Epoch, wire::log::Link};
@@ -11,8 +14,9 @@ use tokio::{runtime::Handle, task::AbortHandle};
 
 use crate::{
     data_dir::{DataDir, DataError, Marker},
-    service::Service,
+    service::{Readiness, Service},
     storage::{self, FailureSender, Storage, StorageError, StorageThreads},
+    store::VerifyReport,
 };
 
 /// Owner of everything below the data directory.
@@ -26,7 +30,15 @@ pub struct Home {
 #[derive(Debug)]
 struct Inner {
     dir: DataDir,
-    open: Option<(StorageThreads, AbortHandle)>,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    threads: StorageThreads,
+    upkeep: AbortHandle,
+    /// Ends the verification that goes on behind the start.
+    closing: Arc<AtomicBool>,
 }
 
 /// Why a generation is not in force.
@@ -76,7 +88,7 @@ impl Home {
     ///
     /// # Errors
     /// [`HomeError`]: the node must not start on it.
-    pub fn open(&self, service: &Service) -> Result<(), HomeError> {
+    pub fn open(&self, service: &Arc<Service>) -> Result<(), HomeError> {
         self.open_in(&mut self.lock(), service)
     }
 
@@ -84,7 +96,7 @@ impl Home {
     ///
     /// # Errors
     /// [`HomeError`]: nothing is in force.
-    pub fn begin(&self, service: &Service, history: u128) -> Result<(), HomeError> {
+    pub fn begin(&self, service: &Arc<Service>, history: u128) -> Result<(), HomeError> {
         let mut inner = self.lock();
         let path = inner.dir.new_generation()?;
         storage::create(&path, history, Link::default(), &service.config.sizes)?;
@@ -107,7 +119,7 @@ impl Home {
     /// [`HomeError`]: nothing is open; the next start finds one of the two in force, whole.
     pub fn change_to(
         &self,
-        service: &Service,
+        service: &Arc<Service>,
         path: &Path,
         history: u128,
         keep_old: bool,
@@ -126,11 +138,11 @@ impl Home {
     }
 
     /// Closes what is open, leaving a floor for the next start.
-    pub fn close(&self, service: &Service) {
+    pub fn close(&self, service: &Arc<Service>) {
         Self::close_in(&mut self.lock(), service);
     }
 
-    fn open_in(&self, inner: &mut Inner, service: &Service) -> Result<(), HomeError> {
+    fn open_in(&self, inner: &mut Inner, service: &Arc<Service>) -> Result<(), HomeError> {
         let path = inner.dir.current()?;
         let history = inner.dir.history().ok_or_else(|| {
             DataError::Refused(format!(
@@ -141,25 +153,93 @@ impl Home {
         let sizes = &service.config.sizes;
         let (storage, threads) =
             storage::open(&path, history, sizes, &service.clock, &self.failures)?;
-        let upkeep = self
-            .runtime
-            .spawn(Storage::upkeep(storage.clone(), self.failures.clone()));
-        inner.open = Some((threads, upkeep.abort_handle()));
+        let closing = Arc::new(AtomicBool::new(false));
+        verify(service, &storage, &closing)?;
+        let upkeep = Storage::upkeep(storage.clone(), self.failures.clone());
+        let upkeep = self.runtime.spawn(upkeep).abort_handle();
+        inner.open = Some(Open {
+            threads,
+            upkeep,
+            closing,
+        });
         service.storage.store(Some(storage.into()));
         Ok(())
     }
 
-    fn close_in(inner: &mut Inner, service: &Service) {
+    fn close_in(inner: &mut Inner, service: &Arc<Service>) {
         let storage = service.storage.swap(None);
-        let Some((threads, upkeep)) = inner.open.take() else {
+        let Some(open) = inner.open.take() else {
             return;
         };
+        open.closing.store(true, Ordering::Release);
         if let Some(storage) = storage {
             storage.commit.stop();
         }
-        upkeep.abort();
-        if let Err(error) = threads.close() {
+        open.upkeep.abort();
+        if let Err(error) = open.threads.close() {
             tracing::warn!(%error, "the floor could not be written; the next start trusts the log alone");
         }
     }
+}
+
+/// How much of the data is verified before the node is ready: about a second. The rest follows behind.
+const VERIFY_FIRST_BYTES: u64 = 256 << 20;
+
+/// Bytes verified between two looks at whether the node closes.
+const VERIFY_STEP_BYTES: u64 = 16 << 20;
+
+/// Compares what is stored with its checksums, counts and sums.
+fn verify(
+    service: &Arc<Service>,
+    storage: &Storage,
+    closing: &Arc<AtomicBool>,
+) -> Result<(), HomeError> {
+    let mut verifier = storage.store.verifier().map_err(StorageError::from)?;
+    let more = verifier
+        .step(VERIFY_FIRST_BYTES)
+        .map_err(StorageError::from)?;
+    judge(verifier.report()).map_err(StorageError::Refused)?;
+    if !more {
+        return Ok(());
+    }
+    let (service, closing) = (Arc::clone(service), Arc::clone(closing));
+    let rest = move || {
+        while !closing.load(Ordering::Acquire) {
+            match verifier.step(VERIFY_STEP_BYTES) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    return tracing::error!(%error, "the data could not be verified to its end");
+                }
+            }
+        }
+        if let Err(why) = judge(verifier.report()) {
+            tracing::error!(%why, "stored data is damaged");
+            service.set_readiness(Readiness::Damaged(why));
+        }
+    };
+    let thread = std::thread::Builder::new()
+        .name("verify".into())
+        .spawn(rest);
+    thread.map(drop).map_err(|error| {
+        StorageError::Failed(format!("no thread to verify the data: {error}")).into()
+    })
+}
+
+fn judge(report: &VerifyReport) -> Result<(), String> {
+    if report.problems.is_empty() {
+        return Ok(());
+    }
+    let shown = report
+        .problems
+        .iter()
+        .take(3)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("; ");
+    let all = report.problems.len() as u64 + report.problems_untold;
+    Err(format!(
+        "{all} problems in the stored data: {shown}. kvnode check lists them. If another node of the shard is sound, \
+         start this one once with --rejoin as a replica of it; else put a backup back"
+    ))
 }

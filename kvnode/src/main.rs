@@ -2,7 +2,10 @@
 //!
 //! Exit codes: 0 clean, 2 bad configuration, 3 data refused, 4 data directory in use, 5 storage failure.
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use kvnode::{
@@ -66,7 +69,10 @@ fn start_logging(settings: &Settings) -> Result<(), ConfigError> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     match settings.log_format.unwrap_or(LogFormat::Text) {
-        LogFormat::Text => logging.with_target(false).init(),
+        LogFormat::Text => logging
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init(),
         LogFormat::Json => logging.json().init(),
     }
     Ok(())

@@ -121,6 +121,7 @@ pub async fn start_on(
     let service = Arc::new(Service {
         node_id: dir.node_id(),
         map: ArcSwap::from_pointee(config.map.clone()),
+        map_conflict: ArcSwapOption::empty(),
         storage: ArcSwapOption::empty(),
         readiness: ArcSwap::from_pointee(Readiness::NotReady("recovering the log".into())),
         clock: Arc::new(ShardClock::start(0)),
@@ -174,7 +175,7 @@ impl RunningNode {
 
     async fn blocking(
         &self,
-        work: impl FnOnce(&Home, &Service) -> Result<(), HomeError> + Send + 'static,
+        work: impl FnOnce(&Home, &Arc<Service>) -> Result<(), HomeError> + Send + 'static,
     ) -> Result<(), StartError> {
         let (home, service) = (Arc::clone(&self.home), Arc::clone(&self.service));
         match tokio::task::spawn_blocking(move || work(&home, &service)).await {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use kvclient::{
     key::Key,
     node_client::NodeClient,
@@ -34,6 +35,10 @@ use crate::{
     store::StoreError,
 };
 
+/// Values in the answer to one batch: what a client reads at once. A thousand values of the default limit would
+/// be a gigabyte.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
+
 /// Whether this node serves, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -43,6 +48,8 @@ pub enum Readiness {
     NotReady(String),
     /// Its log has parted from the primary's: no reads either.
     Diverged(String),
+    /// Stored data is not what was written: no writes, and what is read is checked entry by entry.
+    Damaged(String),
     /// It stops.
     Stopping,
 }
@@ -54,8 +61,27 @@ impl Readiness {
             Self::Ready => "ready".into(),
             Self::NotReady(why) => format!("not ready: {why}"),
             Self::Diverged(why) => format!("diverged: {why}"),
+            Self::Damaged(why) => format!("damaged: {why}"),
             Self::Stopping => "stopping".into(),
         }
+    }
+}
+
+/// Two nodes go by maps of one version and different contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapConflict {
+    node: Address,
+    identity: String,
+}
+
+impl MapConflict {
+    fn to_text(&self, own: &ShardMap) -> String {
+        format!(
+            "map_conflict: {} goes by shard map {}, this node by {}. Give all nodes the same file, with a new version",
+            self.node,
+            self.identity,
+            own.identity()
+        )
     }
 }
 
@@ -68,6 +94,8 @@ pub struct Service {
     pub node_id: u64,
     /// The map in force.
     pub map: ArcSwap<ShardMap>,
+    /// A node that goes by another map of this version.
+    pub map_conflict: ArcSwapOption<MapConflict>,
     /// The generation in force; none on a replica that has nothing yet.
     pub storage: ArcSwapOption<Storage>,
     /// Whether it serves.
@@ -120,6 +148,7 @@ impl Service {
         let storage = self.storage.load_full();
         let mut results: Vec<OpResult> = Vec::with_capacity(ops.len());
         let mut writes = PendingWrites::default();
+        let mut answer_bytes = 0;
         for (index, op) in ops.into_iter().enumerate() {
             let is_write = op.action.is_write();
             let applied = is_write.then_some(Applied::No);
@@ -146,7 +175,13 @@ impl Service {
                 }
                 None => {
                     writes.flush(storage, &mut results).await;
-                    self.read(storage, &op, arrived).await
+                    let result = self.read(storage, &op, arrived).await;
+                    answer_bytes += result.value.as_ref().map_or(0, Bytes::len);
+                    // The first value always fits: no single one is that large.
+                    match answer_bytes > MAX_ANSWER_BYTES {
+                        true => answer_full(),
+                        false => result,
+                    }
                 }
             };
             results.push(result);
@@ -157,10 +192,49 @@ impl Service {
         results
     }
 
-    /// Says whether the node serves from now on. Once it stops, that stays.
+    /// Says whether the node serves from now on. That it is damaged, or stops, stays.
     pub fn set_readiness(&self, readiness: Readiness) {
-        if **self.readiness.load() != Readiness::Stopping {
+        if !matches!(
+            **self.readiness.load(),
+            Readiness::Damaged(_) | Readiness::Stopping
+        ) {
             self.readiness.store(Arc::new(readiness));
+        }
+    }
+
+    /// Another node of the shard has said which map it goes by. One version with two contents is a mistake that
+    /// only a person can mend; it is told by `/readyz` until that node goes by this map too.
+    pub fn saw_map(&self, node: &Address, identity: &str) {
+        let map = self.map.load();
+        let version = |identity: &str| identity.split('-').next().map(str::to_owned);
+        let conflicts = identity != map.identity() && version(identity) == version(map.identity());
+        let known = self.map_conflict.load();
+        let told_by_node = known
+            .as_ref()
+            .is_some_and(|conflict| conflict.node == *node);
+        match (conflicts, told_by_node) {
+            (true, false) => {
+                let conflict = MapConflict {
+                    node: node.clone(),
+                    identity: identity.to_owned(),
+                };
+                tracing::error!("{}", conflict.to_text(&map));
+                self.map_conflict.store(Some(Arc::new(conflict)));
+            }
+            (false, true) => self.map_conflict.store(None),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// What `/readyz` says: whether requests may be sent here, and if not, why.
+    pub fn ready(&self) -> Result<(), String> {
+        let readiness = self.readiness.load();
+        if **readiness != Readiness::Ready {
+            return Err(readiness.to_text());
+        }
+        match &*self.map_conflict.load() {
+            Some(conflict) => Err(conflict.to_text(&self.map.load())),
+            None => Ok(()),
         }
     }
 
@@ -338,6 +412,11 @@ pub fn too_large(len_bytes: usize, limit_bytes: usize) -> String {
     format!(
         "the value has {len_bytes} bytes; this node takes at most {limit_bytes} (--max-value-size)"
     )
+}
+
+fn answer_full() -> OpResult {
+    let message = "the values of this batch are too large together; ask for this key alone";
+    OpResult::refused(ErrorCode::TooLarge, message, None)
 }
 
 fn redirected(target: &Address, applied: Option<Applied>) -> OpResult {

@@ -144,7 +144,7 @@ impl Service {
             shard: shard.name.clone(),
             slots: shard.slots_text(),
             role: self.role().to_string(),
-            state: self.readiness.load().to_text(),
+            state: self.ready().err().unwrap_or_else(|| "ready".to_owned()),
             map_version: map.identity().to_owned(),
             history: stored.history,
             epoch: stored.epoch,

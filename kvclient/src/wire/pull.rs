@@ -7,6 +7,7 @@
 //!           Kv-History       32 hex digits; left out by a node that has none yet
 //!           Kv-Lineage       epoch.first_seq.reign_id, ...
 //!           Kv-Last-Crc      8 hex digits, header CRC of the last frame held; 00000000 if none
+//!           Kv-Map-Version   identity of its shard map
 //!
 //! answer    body             whole frames, one or more, or nothing
 //!           Kv-Durable       epoch.seq
@@ -15,6 +16,7 @@
 //!           Kv-Waited-Ms     how long it held the request
 //!           Kv-Checkpoints   epoch.seq:digest, ... (digest as 16 hex digits)
 //!           Kv-Position      on `diverged`: the last position both logs share
+//!           Kv-Map-Version   identity of the primary's shard map; every answer of a node carries it
 //! ```
 //!
 //! A refusal has its status and the JSON body of every refusal; the headers stand on it as well.
@@ -53,6 +55,8 @@ pub struct PullRequest {
     pub lineage: Lineage,
     /// Header CRC of its last frame, 0 if there is none.
     pub last_crc: u32,
+    /// Identity of its shard map, if it says so.
+    pub map_version: Option<String>,
 }
 
 /// What the primary answers.
@@ -78,6 +82,8 @@ pub struct PullAnswer {
     pub checkpoints: Vec<(Position, u64)>,
     /// The last position both logs share, where they have parted.
     pub common: Option<Position>,
+    /// Identity of its shard map. Read only: the node adds it to every answer.
+    pub map_version: Option<String>,
 }
 
 /// Headers as they are written: name and value.
@@ -104,6 +110,11 @@ impl PullRequest {
             (header::LAST_CRC, format!("{:08x}", self.last_crc)),
         ];
         headers.extend(self.history.map(history_header));
+        headers.extend(
+            self.map_version
+                .clone()
+                .map(|identity| (header::MAP_VERSION, identity)),
+        );
         headers
     }
 
@@ -133,6 +144,7 @@ impl PullRequest {
                 read.parsed(header::LINEAGE, |text| lineage_from_text(text).ok())?,
             )?,
             last_crc: need(header::LAST_CRC, read.parsed(header::LAST_CRC, hex_u32)?)?,
+            map_version: read.parsed(header::MAP_VERSION, |text| Some(text.to_owned()))?,
         })
     }
 }
@@ -190,6 +202,7 @@ impl PullAnswer {
                 .parsed(header::CHECKPOINTS, checkpoints_from_text)?
                 .unwrap_or_default(),
             common: read.parsed(header::POSITION, |text| text.parse().ok())?,
+            map_version: read.parsed(header::MAP_VERSION, |text| Some(text.to_owned()))?,
             ..Self::default()
         };
         match status {
@@ -314,6 +327,7 @@ mod tests {
             history: Some(0x1234),
             lineage: lineage(),
             last_crc: 0xabc,
+            map_version: Some("1-ab".into()),
         }
     }
 

@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use kvclient::shard_map::json;
 
 use super::{answer, request};
-use crate::service::{Readiness, Service};
+use crate::service::Service;
 
 /// How old the answers of `/cluster/status` may be.
 const CLUSTER_STATUS_AGE: Duration = Duration::from_secs(1);
@@ -21,13 +21,10 @@ pub(super) async fn healthz(service: web::Data<Service>) -> HttpResponse {
 
 /// The node may be sent requests.
 pub(super) async fn readyz(service: web::Data<Service>) -> HttpResponse {
-    let readiness = service.readiness.load();
-    let status = if **readiness == Readiness::Ready {
-        200
-    } else {
-        503
-    };
-    answer::line(status, readiness.to_text(), &service)
+    match service.ready() {
+        Ok(()) => answer::line(200, "ready".into(), &service),
+        Err(why) => answer::line(503, why, &service),
+    }
 }
 
 /// This node's state.

@@ -162,6 +162,8 @@ impl Maker {
             state = after;
             match made {
                 Ok(spare) => state.ready.push(spare),
+                // Closing cuts the work short; the next start makes what is missing.
+                Err(_) if self.stop.load(Ordering::SeqCst) => {}
                 Err(error) => tracing::warn!(%error, "cannot prepare the next log segment"),
             }
         }

@@ -116,6 +116,7 @@ mod tests {
             history,
             lineage: lineage(reigns),
             last_crc,
+            map_version: None,
         };
         // Our frames end at even seqs; each has the seq as its checksum.
         let link_at = |seq: Seq| {

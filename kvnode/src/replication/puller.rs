@@ -112,6 +112,9 @@ impl Puller {
             .pull(&primary, &request, WAIT + ANSWER_WITHIN)
             .await
             .map_err(unreachable)?;
+        if let Some(identity) = &answer.map_version {
+            self.service.saw_map(&primary, identity);
+        }
         match answer.error_code() {
             None => {}
             Some(ErrorCode::SnapshotRequired) => return self.take_snapshot(&primary, false).await,
@@ -141,6 +144,7 @@ impl Puller {
                 .map(|storage| durable_lineage(storage, end.position.seq))
                 .unwrap_or_default(),
             last_crc: end.crc,
+            map_version: Some(self.service.map.load().identity().to_owned()),
         })
     }
 
@@ -284,7 +288,7 @@ impl Puller {
 }
 
 fn build(
-    service: &Service,
+    service: &Arc<Service>,
     home: &Home,
     path: &std::path::Path,
     mut queue: tokio::sync::mpsc::Receiver<Bytes>,

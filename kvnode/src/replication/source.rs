@@ -103,6 +103,9 @@ fn judge(service: &Service, storage: &Storage, pull: &PullRequest) -> Result<Ver
             verdict
         });
     }
+    if let Some(identity) = &pull.map_version {
+        service.saw_map(&pull.node_address, identity);
+    }
     match verdict {
         Verdict::Continue if pull.after <= durable.seq && pull.history.is_some() => {
             let position = lineage.position_at(pull.after);
