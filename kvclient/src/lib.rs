@@ -5,6 +5,7 @@ pub mod error;
 pub mod key;
 pub mod node_client;
 pub mod position;
+pub mod session;
 pub mod shard_map;
 pub mod slot;
 pub mod wire;
