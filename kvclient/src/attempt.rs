@@ -2,7 +2,7 @@
 //!
 //! An [`AttemptError`] says how far the exchange got, since that decides whether a write may have been applied:
 //! before anything was sent it was not; after that, only an answer that says so proves it. What to do about it is
-//! decided elsewhere, see [`classify`](crate::error::classify).
+//! decided elsewhere, see the table in [`policy::retry`](crate::policy::retry).
 
 use crate::{
     position::Position,

@@ -1,14 +1,14 @@
 //! What the caller of this crate sees when an op fails, and what the crate itself does about a failed attempt.
 //!
 //! [`Error`] has a kind that says what to do, and an outcome that says whether a write may have happened; which
-//! op, key, shard and node it was about stands in its text. Kinds are API, messages are not. [`classify`] places
+//! op, key, shard and node it was about stands in its text. Kinds are API, messages are not. `classify` places
 //! every way in which an attempt can fail; a new one stops the build until it is placed.
 
 use std::{fmt, time::Duration};
 
 use crate::{
     attempt::{AttemptError, Outcome, Refusal},
-    key::{Key, KeyError},
+    key::Key,
     position::Position,
     shard_map::Address,
     wire::error::ErrorCode,
@@ -55,7 +55,6 @@ struct Details {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-#[expect(dead_code, reason = "the routing half, next to come, uses the rest")]
 impl Error {
     /// An error about an op (`get`, `put`, ...), not applied, with nothing else known yet.
     pub(crate) fn new(kind: ErrorKind, op: &'static str) -> Self {
@@ -71,11 +70,6 @@ impl Error {
             lost_position: None,
             source: None,
         }))
-    }
-
-    /// A key that cannot be one.
-    pub(crate) fn bad_key(op: &'static str, error: KeyError) -> Self {
-        Self::new(ErrorKind::Invalid, op).with_source(error)
     }
 
     pub(crate) fn with_source(
@@ -101,8 +95,8 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_node(mut self, node: Option<Address>) -> Self {
-        self.0.node = node;
+    pub(crate) fn with_node(mut self, node: Address) -> Self {
+        self.0.node = Some(node);
         self
     }
 
@@ -229,7 +223,7 @@ impl fmt::Display for ErrorKind {
 
 /// What to do after an attempt failed, if the op may be tried again at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Advice {
+pub(crate) enum Advice {
     /// Nothing; the op has failed.
     Stop,
     /// Ask another node that could answer.
@@ -247,7 +241,7 @@ const BUSY: Duration = Duration::from_millis(10);
 ///
 /// Whether a write may be tried again at all is a matter of its outcome and decided by the retry policy.
 #[deny(clippy::wildcard_enum_match_arm)]
-pub fn classify(error: &AttemptError) -> (ErrorKind, Advice) {
+pub(crate) fn classify(error: &AttemptError) -> (ErrorKind, Advice) {
     match error {
         AttemptError::NotConnected(_)
         | AttemptError::NotSent
@@ -318,7 +312,7 @@ mod tests {
         let error = Error::new(ErrorKind::Unavailable, "put")
             .with_key(Key::new("a\n").expect("short"))
             .with_shard("shard1")
-            .with_node("h:1".parse().ok())
+            .with_node("h:1".parse().expect("address"))
             .with_outcome(Outcome::Unknown)
             .with_attempts(2)
             .with_source(AttemptError::TimedOut);

@@ -1,0 +1,218 @@
+//! How a [`Client`] comes about: from a file, from a running cluster, or from a map with settings of one's own.
+//!
+//! Nothing here spawns: a client can be made before there is a runtime. What it does in the background (a refresh
+//! of the map, a batch of concurrent ops) runs as a short task on the runtime of the op that causes it, and ends
+//! by itself.
+
+use std::{path::Path, time::Duration};
+
+use crate::{
+    attempt::AttemptError,
+    client::Client,
+    error::{Error, ErrorKind, Result},
+    execute::Router,
+    node_client::{NodeClient, NodeClientOptions},
+    options::ClientOptions,
+    policy::Consistency,
+    refresh::Refresher,
+    routes::Origin,
+    shard_map::{Address, AddressError, ShardMap, toml},
+};
+
+impl Client {
+    /// A client for the map in a file (`sharding.toml`). The file is only the seed: nodes of the cluster know the
+    /// map in force, and theirs wins.
+    ///
+    /// Reads the file and nothing else: needs no runtime, and reaches no node before the first op.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`]: the file cannot be read or is not a map; the source says where.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        ClientBuilder::from_file(path)?.build()
+    }
+
+    /// A client for the cluster that these nodes belong to (`http://host:port` or `host:port`). They are asked for
+    /// the map in turn until one answers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`]: not an address. [`ErrorKind::Unavailable`]: none of them answered; retry later, or
+    /// name more nodes.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn connect<S: AsRef<str>>(seeds: impl IntoIterator<Item = S>) -> Result<Self> {
+        ClientBuilder::connect(seeds).await?.build()
+    }
+
+    /// A client for a map, with settings of its own.
+    pub fn builder(map: ShardMap) -> ClientBuilder {
+        ClientBuilder::new(map)
+    }
+}
+
+/// Settings of a client to be.
+#[derive(Debug, Clone)]
+pub struct ClientBuilder {
+    map: ShardMap,
+    origin: Origin,
+    options: ClientOptions,
+}
+
+impl ClientBuilder {
+    /// Starts with a map; all settings are the defaults. The map is only the seed, as in [`Client::from_file`].
+    pub fn new(map: ShardMap) -> Self {
+        Self {
+            map,
+            origin: Origin::Seed,
+            options: ClientOptions::default(),
+        }
+    }
+
+    /// Starts with the map in a file.
+    ///
+    /// # Errors
+    /// As [`Client::from_file`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let invalid = || Error::new(ErrorKind::Invalid, "read the map");
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| invalid().with_source(format!("{name}: {error}")))?;
+        let map = toml::parse(&text, &name).map_err(|error| invalid().with_source(error))?;
+        Ok(Self::new(map))
+    }
+
+    /// Starts with the map of a running cluster, as in [`Client::connect`].
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn connect<S: AsRef<str>>(seeds: impl IntoIterator<Item = S>) -> Result<Self> {
+        let options = ClientOptions::default();
+        let nodes = NodeClient::new(options.nodes.clone())?;
+        let mut failed = Error::new(ErrorKind::Invalid, "connect").with_source("no node is named");
+        let seeds: Vec<Address> = seeds
+            .into_iter()
+            .map(|seed| seed_address(seed.as_ref()))
+            .collect::<Result<_, _>>()
+            .map_err(|error| Error::new(ErrorKind::Invalid, "connect").with_source(error))?;
+        for seed in seeds {
+            let answer = nodes
+                .cluster_map(&seed, None, options.attempt_timeout)
+                .await;
+            let missing = || Err(AttemptError::Undecodable("no map".to_owned()));
+            match answer.and_then(|map| map.map_or_else(missing, Ok)) {
+                Ok(map) => {
+                    return Ok(Self {
+                        map,
+                        origin: Origin::Node,
+                        options,
+                    });
+                }
+                Err(error) => {
+                    failed = Error::new(ErrorKind::Unavailable, "connect")
+                        .with_node(seed)
+                        .with_source(error);
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    /// Longest time an op may take, all attempts and pauses included. Default 5 s: a node restarts in less, so a
+    /// rolling restart is a pause and not an error.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = timeout;
+        self
+    }
+
+    /// Longest time one attempt of a read may take before another node is asked. Default 2 s: two nodes can hang
+    /// and a third still answers within the deadline. A write has one target and no such limit.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.options.attempt_timeout = timeout;
+        self
+    }
+
+    /// How new reads are that do not say. Default [`Consistency::ReadYourWrites`].
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.options.consistency = consistency;
+        self
+    }
+
+    /// How long a node may wait to reach what this session has seen, before another one is asked; at most 5 s.
+    /// Default 50 ms: a replica is a few ms behind; one that needs more is better left alone.
+    pub fn catch_up_wait(mut self, wait: Duration) -> Self {
+        self.options.catch_up_wait = wait;
+        self
+    }
+
+    /// Ceilings of the random pauses between attempts: the first, which then doubles, and the longest. Default
+    /// 20 ms and 500 ms: a node that is back is noticed soon, and a thousand clients do not keep it from starting.
+    pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
+        self.options.first_pause = first;
+        self.options.longest_pause = longest;
+        self
+    }
+
+    /// Least time between two refreshes of the map that nobody waits for; a quarter of it is added at random.
+    /// Default 1 s.
+    pub fn refresh_interval(mut self, interval: Duration) -> Self {
+        self.options.refresh_interval = interval;
+        self
+    }
+
+    /// Batches under way at once per node, reads and writes apart. Default 1: as fast as 2 or 4 when measured
+    /// (three nodes and 64 to 512 tasks on two cores), and it gathers best. At least 1.
+    pub fn batches_in_flight(mut self, batches: usize) -> Self {
+        self.options.lanes.batches_in_flight = batches.max(1);
+        self
+    }
+
+    /// A put larger than this many bytes travels alone, so that small ops do not wait behind it. Default 64 KiB;
+    /// at most 1 MiB.
+    pub fn alone_bytes(mut self, bytes: usize) -> Self {
+        self.options.lanes.alone_bytes = bytes.min(1 << 20);
+        self
+    }
+
+    /// How nodes are reached: time to connect, idle connections.
+    pub fn node_client(mut self, options: NodeClientOptions) -> Self {
+        self.options.nodes = options;
+        self
+    }
+
+    /// The client. Needs no runtime and reaches no node.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if the HTTP library cannot be set up on this machine.
+    pub fn build(self) -> Result<Client> {
+        let nodes = NodeClient::new(self.options.nodes.clone())?;
+        let refresher = Refresher::new(self.map, self.origin, nodes, &self.options);
+        Ok(Client::new(Router {
+            refresher,
+            options: self.options,
+        }))
+    }
+}
+
+fn seed_address(seed: &str) -> Result<Address, AddressError> {
+    let address = seed.strip_prefix("http://").unwrap_or(seed);
+    address.strip_suffix('/').unwrap_or(address).parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_urls_or_addresses() {
+        for seed in ["h:1", "http://h:1", "http://h:1/"] {
+            assert_eq!(seed_address(seed).expect("an address").to_string(), "h:1");
+        }
+        for bad in ["https://h:1", "http://h", "http://h:1/kv", ""] {
+            assert!(seed_address(bad).is_err(), "{bad}");
+        }
+    }
+}

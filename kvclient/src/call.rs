@@ -1,0 +1,165 @@
+//! One op as its caller asked for it: what stays the same over all its attempts.
+//!
+//! Made by the client, carried out by `execute`. Turns the op into the [`Ticket`] of each attempt, with the terms
+//! that hold at that moment (time left, the session's position), and lets the session advance by what came back.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    coalesce::Ticket,
+    error::{Error, ErrorKind},
+    options::ClientOptions,
+    plan::Plan,
+    policy::{Consistency, OpKind},
+    position::Position,
+    session::Session,
+    shard_map::{Address, Shard},
+    slot::Slot,
+    wire::{
+        MAX_WAIT_MS,
+        batch::{Action, Op, OpResult},
+    },
+};
+
+/// A session that ops of several tasks advance. Std lock: never held over an await.
+pub(crate) type SharedSession = Arc<Mutex<Session>>;
+
+/// An op's constant part.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) kind: OpKind,
+    pub(crate) slot: Slot,
+    pub(crate) deadline: Instant,
+    /// `get`, `put`, ...: for errors.
+    name: &'static str,
+    consistency: Consistency,
+    /// The only node to ask.
+    node: Option<Address>,
+    session: &'a SharedSession,
+    options: &'a ClientOptions,
+}
+
+impl<'a> Call<'a> {
+    /// A call with the client's own settings.
+    pub(crate) fn new(
+        op: &Op,
+        timeout: Option<Duration>,
+        session: &'a SharedSession,
+        options: &'a ClientOptions,
+    ) -> Self {
+        Self {
+            kind: match op.action.is_write() {
+                true => OpKind::Write,
+                false => OpKind::Read,
+            },
+            slot: Slot::of(&op.key),
+            deadline: Instant::now() + timeout.unwrap_or(options.timeout),
+            name: name(&op.action),
+            consistency: options.consistency,
+            node: None,
+            session,
+            options,
+        }
+    }
+
+    /// Sets how new a read must be, and which node must answer it.
+    pub(crate) fn read_from(
+        mut self,
+        consistency: Option<Consistency>,
+        node: Option<Address>,
+    ) -> Self {
+        self.consistency = consistency.unwrap_or(self.consistency);
+        self.node = node;
+        self
+    }
+
+    /// The order in which a shard's nodes are asked.
+    pub(crate) fn plan(&self, shard: &Shard) -> Result<Plan, Error> {
+        let Some(node) = &self.node else {
+            return Ok(Plan::new(self.kind, self.consistency, shard));
+        };
+        Plan::only(shard, node).ok_or_else(|| {
+            let problem = format!("{node} is no node of the key's shard");
+            Error::new(ErrorKind::Invalid, self.name)
+                .with_shard(shard.name.clone())
+                .with_source(problem)
+        })
+    }
+
+    /// The ticket of the next attempt.
+    pub(crate) fn ticket(&self, mut op: Op, shard_idx: u16) -> Arc<Ticket> {
+        let now = Instant::now();
+        let time_left = self.deadline - now;
+        op.terms.time_left_ms = Some(millis(time_left).max(1));
+        let until = match self.kind {
+            OpKind::Read => {
+                self.set_read_terms(&mut op, shard_idx, time_left);
+                self.deadline.min(now + self.options.attempt_timeout)
+            }
+            // Once sent, a write cannot be tried elsewhere: it gets all the time there is.
+            OpKind::Write => self.deadline,
+        };
+        Ticket::new(op, until)
+    }
+
+    fn set_read_terms(&self, op: &mut Op, shard_idx: u16, time_left: Duration) {
+        match self.consistency {
+            Consistency::ReadYourWrites => {
+                let longest = Duration::from_millis(MAX_WAIT_MS).min(time_left);
+                let wait_ms = millis(self.options.catch_up_wait.min(longest));
+                op.terms.min_position = self.lock_session().position(shard_idx);
+                op.terms.wait_ms = op.terms.min_position.map(|_| wait_ms);
+            }
+            Consistency::MaxLag(lag) => op.terms.max_lag_ms = Some(u64::from(millis(lag))),
+            Consistency::Eventual | Consistency::Primary => {}
+        }
+    }
+
+    /// Lets the session advance by what an answer shows.
+    pub(crate) fn saw(&self, shard_idx: u16, result: &OpResult) {
+        // A write was made at its position. A hit shows an entry as old as its tag; a miss shows that nothing is
+        // there up to the node's position.
+        let seen = match self.kind {
+            OpKind::Write => result.position.or(result.etag),
+            OpKind::Read => result.etag.or(result.position),
+        };
+        if let Some(position) = seen {
+            self.lock_session().advance(shard_idx, position);
+        }
+    }
+
+    /// Lets the session forget a position that is lost; says whether this call was the first to do so.
+    pub(crate) fn forget(&self, shard_idx: u16, lost: Position) -> bool {
+        self.lock_session().forget(shard_idx, lost)
+    }
+
+    /// An error about this call.
+    pub(crate) fn error(&self, kind: ErrorKind) -> Error {
+        Error::new(kind, self.name)
+    }
+
+    fn lock_session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name(action: &Action) -> &'static str {
+    match action {
+        Action::Get => "get",
+        Action::Put { .. } => "put",
+        Action::Delete => "delete",
+        Action::Incr { .. } => "incr",
+        Action::Expire { .. } => "touch",
+        Action::Persist => "persist",
+    }
+}
+
+/// Whole milliseconds, as many as fit.
+pub(crate) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,269 @@
+//! [`Client`]: what programs use. Everything below it is put together here, and nothing below it knows it.
+//!
+//! Each method makes an op, has it carried out by `execute`, and gives the result the type that its caller wants.
+//! A client owns no task: refreshes of the map and batches of concurrent ops run as short tasks on the runtime of
+//! whoever causes them. How a client comes about is [`builder`](crate::builder)'s.
+
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    call::{Call, SharedSession},
+    entry::{
+        Entry, Route, Written, checked, delete_op, entry, put_op, ttl_ms, undecodable, written,
+        written_if_there,
+    },
+    error::{Error, ErrorKind, Result},
+    execute::Router,
+    options::{DeleteOptions, GetOptions, PutOptions},
+    session::Session,
+    shard_map::ShardMap,
+    slot::Slot,
+    wire::batch::{Action, Op, OpResult},
+};
+
+/// A smart router over all nodes of a cluster.
+///
+/// Cheap to clone; clones share connections, the map, and the session. Without further ado its reads never show
+/// less than this client wrote or read before, whichever node answers; see [`Consistency`](crate::Consistency).
+#[derive(Clone)]
+pub struct Client {
+    router: Arc<Router>,
+    session: SharedSession,
+}
+
+impl Client {
+    pub(crate) fn new(router: Router) -> Self {
+        Self {
+            router: Arc::new(router),
+            session: SharedSession::default(),
+        }
+    }
+
+    /// Reads a value; `None` if the key is absent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`]: change the key. [`ErrorKind::Unavailable`]: no node answered in time; retry later.
+    /// [`ErrorKind::Conflict`]: a position this session had seen is lost, see [`Error::lost_position`]; it is said
+    /// once, and the next read goes through. [`ErrorKind::Corrupt`]: the entry is damaged.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        let result = self.read(key.as_ref(), GetOptions::new()).await?;
+        Ok(result.value)
+    }
+
+    /// Reads an entry under terms of its own.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; also [`ErrorKind::Invalid`] if [`GetOptions::node`] is no node of the key's shard.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn get_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: GetOptions,
+    ) -> Result<Option<Entry>> {
+        entry(self.read(key.as_ref(), options).await?)
+    }
+
+    /// Stores a value, which then has no expiry.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`]: key or value over its limit. [`ErrorKind::Full`]: the shard takes no more.
+    /// [`ErrorKind::Unavailable`]: retry later, but look at [`Error::outcome`] first: `Unknown` means that it may
+    /// have been stored.
+    ///
+    /// # Cancel safety
+    /// The value may be stored, now or later.
+    pub async fn put(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
+        self.put_with(key, value, PutOptions::new()).await
+    }
+
+    /// Stores a value under terms of its own.
+    ///
+    /// # Errors
+    /// As [`Self::put`]; also [`ErrorKind::Conflict`] if the condition does not hold: [`Error::position`] is the
+    /// current entry's, if there is one. Read again, decide again.
+    ///
+    /// # Cancel safety
+    /// As [`Self::put`].
+    pub async fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl Into<Bytes>,
+        options: PutOptions,
+    ) -> Result<Written> {
+        let op = put_op(key.as_ref(), value.into(), &options)?;
+        written(self.run(op, options.timeout).await?)
+    }
+
+    /// Removes a key; says whether it was there.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    ///
+    /// # Cancel safety
+    /// The key may be removed, now or later.
+    pub async fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let removed = self.delete_with(key, DeleteOptions::new()).await?;
+        Ok(removed.is_some())
+    }
+
+    /// Removes a key under terms of its own; `None` if it was not there.
+    ///
+    /// # Errors
+    /// As [`Self::put_with`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::delete`].
+    pub async fn delete_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: DeleteOptions,
+    ) -> Result<Option<Written>> {
+        let op = delete_op(key.as_ref(), &options)?;
+        written_if_there(self.run(op, options.timeout).await?)
+    }
+
+    /// Adds to a counter and returns its new value. An absent key counts as 0; the expiry is kept.
+    ///
+    /// # Errors
+    /// As [`Self::put`]; also [`ErrorKind::Conflict`] if the value is no decimal i64 or would leave its range.
+    ///
+    /// # Cancel safety
+    /// It may be added, now or later.
+    pub async fn incr(&self, key: impl AsRef<[u8]>, delta: i64) -> Result<i64> {
+        let key = checked(key.as_ref(), "incr")?;
+        let result = self.run(Op::new(key, Action::Incr { delta }), None).await?;
+        let text = result
+            .value
+            .as_deref()
+            .and_then(|value| std::str::from_utf8(value).ok());
+        text.and_then(|text| text.parse().ok())
+            .ok_or_else(|| undecodable("incr", "the new value is not a decimal i64"))
+    }
+
+    /// Sets how long an entry lives from now on, in whole milliseconds, at least one; says whether it was there.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    ///
+    /// # Cancel safety
+    /// The expiry may be set, now or later.
+    pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
+        let key = checked(key.as_ref(), "touch")?;
+        let ttl_ms = ttl_ms("touch", ttl)?;
+        let result = self
+            .run(Op::new(key, Action::Expire { ttl_ms }), None)
+            .await?;
+        Ok(result.status != 404)
+    }
+
+    /// Removes an entry's expiry; says whether the entry was there.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    ///
+    /// # Cancel safety
+    /// The expiry may be removed, now or later.
+    pub async fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = checked(key.as_ref(), "persist")?;
+        let result = self.run(Op::new(key, Action::Persist), None).await?;
+        Ok(result.status != 404)
+    }
+
+    /// Who owns a key, by the map in force. Asks nobody.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`]: change the key.
+    pub fn route(&self, key: impl AsRef<[u8]>) -> Result<Route> {
+        let slot = Slot::of(&checked(key.as_ref(), "route")?);
+        let map = self.map();
+        let shard = map.shard_of_slot(slot);
+        let replicas = shard.replicas.iter().map(|node| node.address.clone());
+        Ok(Route {
+            slot,
+            shard: shard.name.clone(),
+            primary: shard.primary.address.clone(),
+            replicas: replicas.collect(),
+        })
+    }
+
+    /// The map in force.
+    pub fn map(&self) -> Arc<ShardMap> {
+        self.router.refresher.routes().map().clone()
+    }
+
+    /// Asks nodes for their map now and adopts it if it is newer. Nobody needs to: ops notice a newer map.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`]: no node answered; the map in force stays.
+    ///
+    /// # Cancel safety
+    /// May be dropped; the refresh goes on.
+    pub async fn refresh(&self) -> Result<()> {
+        let deadline = Instant::now() + self.router.options.timeout;
+        let refreshed = self.router.refresher.refresh(None, deadline).await;
+        refreshed.map_err(|error| Error::new(ErrorKind::Unavailable, "refresh").with_source(error))
+    }
+
+    /// What this client has seen so far: to be resumed elsewhere, by [`Self::with_session`].
+    pub fn session(&self) -> Session {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        session.clone()
+    }
+
+    /// A client like this one whose reads and writes belong to a session of their own, which starts as given:
+    /// empty for a new user, or one read from a token.
+    pub fn with_session(&self, session: Session) -> Self {
+        Self {
+            router: self.router.clone(),
+            session: Arc::new(session.into()),
+        }
+    }
+
+    /// A client like this one that knows what this one has seen so far; from here on they are strangers.
+    pub fn fork(&self) -> Self {
+        self.with_session(self.session())
+    }
+
+    /// Lets this client's session see at least what another has seen.
+    pub fn merge_session(&self, other: &Session) {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        session.merge(other);
+    }
+
+    pub(crate) fn router(&self) -> &Router {
+        &self.router
+    }
+
+    async fn read(&self, key: &[u8], options: GetOptions) -> Result<OpResult> {
+        let op = Op::new(checked(key, "get")?, Action::Get);
+        let call = self.call(&op, options.timeout);
+        let call = call.read_from(options.consistency, options.node);
+        self.router.run(call, op).await
+    }
+
+    async fn run(&self, op: Op, timeout: Option<Duration>) -> Result<OpResult> {
+        self.router.run(self.call(&op, timeout), op).await
+    }
+
+    pub(crate) fn call(&self, op: &Op, timeout: Option<Duration>) -> Call<'_> {
+        Call::new(op, timeout, &self.session, &self.router.options)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client(map {})", self.map().identity())
+    }
+}

@@ -1,0 +1,237 @@
+//! Gathers concurrent ops of one kind to one node into batches.
+//!
+//! ```text
+//! lane idle        an op leaves at once, in its caller's own future: no task, no hop, no timer
+//! lane busy        ops gather in the queue; the first one starts the drain, a task that sends what has gathered
+//!                  when the exchange under way is over, again and again, until the queue is empty
+//! queue full       callers wait to get in
+//! ```
+//!
+//! Nothing here waits in order to gather: the exchange under way is the wait, so a batch is as large as the load.
+//!
+//! Cancel safety: a caller that goes away takes an unsent op along and lets a sent one go; others notice nothing.
+//! An exchange in a caller's future that is no longer polled delays others by `patience`, once. A drain that ends
+//! before its time (its runtime stops) answers everyone it leaves behind.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::yield_now,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    link::Link,
+    ticket::{Answer, Pending, Ticket},
+};
+use crate::{
+    attempt::AttemptError,
+    wire::{batch::OpResult, batch::encode_ops},
+};
+
+/// Reads or writes on their way to one node.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    link: Arc<Link>,
+    /// One permit per exchange that may be under way.
+    turns: Semaphore,
+    /// Bytes that may still enter the queue.
+    room: Semaphore,
+    /// Std lock: never held over an await.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Arc<Ticket>>,
+    /// Drain tasks under way.
+    drains: usize,
+}
+
+impl Lane {
+    pub(crate) fn new(link: Arc<Link>) -> Arc<Self> {
+        Arc::new(Self {
+            turns: Semaphore::new(link.options.batches_in_flight),
+            room: Semaphore::new(link.options.queue_bytes as usize),
+            link,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Sends an op and waits for its answer.
+    pub(crate) async fn send(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Answer {
+        if let Some(turn) = self.idle_turn() {
+            // Boxed: an HTTP exchange is a large future, and most ops wait in the queue instead.
+            return Box::pin(self.send_now(ticket, turn)).await;
+        }
+        let Ok(room) = timeout_at(ticket.until(), self.room.acquire_many(weight(ticket))).await
+        else {
+            return Err(AttemptError::NotSent);
+        };
+        // The drain gives it back.
+        room.expect("a lane's room is never closed").forget();
+        let pending = self.push(ticket);
+        self.start_drain();
+        pending.answer().await
+    }
+
+    /// Puts an op into the queue if there is room, without starting to send: for callers that have more ops at
+    /// hand. [`Self::start_drain`] must follow.
+    pub(crate) fn try_push(&self, ticket: &Arc<Ticket>) -> Option<Pending> {
+        self.room.try_acquire_many(weight(ticket)).ok()?.forget();
+        Some(self.push(ticket))
+    }
+
+    /// Sees to it that what is in the queue gets sent.
+    pub(crate) fn start_drain(self: &Arc<Self>) {
+        let mut state = self.lock();
+        if state.queue.is_empty() || state.drains >= self.link.options.batches_in_flight {
+            return;
+        }
+        state.drains += 1;
+        drop(state);
+        let drain = Drain {
+            lane: self.clone(),
+            batch: Vec::new(),
+            is_finished: false,
+        };
+        // Ends by itself with the queue; every exchange has a time limit.
+        tokio::spawn(drain.run());
+    }
+
+    fn push(&self, ticket: &Arc<Ticket>) -> Pending {
+        self.lock().queue.push_back(ticket.clone());
+        Pending::new(ticket.clone())
+    }
+
+    /// A turn for an op that has nobody before it.
+    fn idle_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let state = self.lock();
+        if state.drains > 0 || !state.queue.is_empty() {
+            return None;
+        }
+        self.turns.try_acquire().ok()
+    }
+
+    async fn send_now(&self, ticket: &Arc<Ticket>, turn: SemaphorePermit<'_>) -> Answer {
+        let mut results = self.exchange(std::slice::from_ref(ticket)).await?;
+        drop(turn);
+        Ok(results.pop().expect("one result for one op"))
+    }
+
+    /// One HTTP exchange: as many results as tickets.
+    async fn exchange(&self, batch: &[Arc<Ticket>]) -> Result<Vec<OpResult>, AttemptError> {
+        let body = encode_ops(batch.iter().map(|ticket| ticket.op()));
+        let latest = batch.iter().map(|ticket| ticket.until()).max();
+        let limit = latest.map_or_else(Default::default, |at| at - Instant::now());
+        self.link.batch(body, batch.len(), limit).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that empties the queue.
+struct Drain {
+    lane: Arc<Lane>,
+    /// Sent and not answered yet.
+    batch: Vec<Arc<Ticket>>,
+    is_finished: bool,
+}
+
+impl Drain {
+    async fn run(mut self) {
+        let lane = self.lane.clone();
+        // With or without a turn: see "patience".
+        let _turn = timeout(lane.link.options.patience, lane.turns.acquire()).await;
+        while self.take_batch() {
+            let answer = lane.exchange(&self.batch).await;
+            self.hand_out(answer);
+            // Those just answered run first, and what they ask for next is in the next batch.
+            yield_now().await;
+        }
+        self.is_finished = true;
+    }
+
+    /// Takes a batch out of the queue; `false` and the drain over if nothing is left.
+    fn take_batch(&mut self) -> bool {
+        let options = &self.lane.link.options;
+        let mut state = self.lane.lock();
+        let (mut batch_bytes, mut freed) = (0, 0);
+        let now = Instant::now();
+        while self.batch.len() < options.batch_ops && batch_bytes < options.batch_bytes {
+            let Some(ticket) = state.queue.pop_front() else {
+                break;
+            };
+            freed += weight(&ticket) as usize;
+            // One whose time is over is left to its caller's timer.
+            if ticket.until() > now && ticket.begin_sending() {
+                batch_bytes += ticket.op().weight_bytes();
+                self.batch.push(ticket);
+            }
+        }
+        if self.batch.is_empty() {
+            state.drains -= 1;
+        }
+        drop(state);
+        self.lane.room.add_permits(freed);
+        !self.batch.is_empty()
+    }
+
+    fn hand_out(&mut self, answer: Result<Vec<OpResult>, AttemptError>) {
+        let shared = self.batch.len() > 1;
+        match answer {
+            Ok(results) => {
+                for (ticket, mut result) in self.batch.drain(..).zip(results) {
+                    if shared {
+                        result.value = result.value.map(|value| detach(&value));
+                    }
+                    ticket.answer(Ok(result));
+                }
+            }
+            Err(error) => {
+                for ticket in self.batch.drain(..) {
+                    ticket.answer(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        for ticket in self.batch.drain(..) {
+            let problem = "the runtime that sent it has stopped".to_owned();
+            ticket.answer(Err(AttemptError::Broken(problem)));
+        }
+        let mut state = self.lane.lock();
+        state.drains -= 1;
+        let left: Vec<_> = state.queue.drain(..).collect();
+        drop(state);
+        let freed: usize = left.iter().map(|ticket| weight(ticket) as usize).sum();
+        self.lane.room.add_permits(freed);
+        for ticket in left {
+            ticket.answer(Err(AttemptError::NotSent));
+        }
+    }
+}
+
+/// A value of its own: a slice of a batch's answer would keep the whole answer in memory for as long as the
+/// caller keeps the value.
+fn detach(value: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(value)
+}
+
+/// What an op counts against the queue's room.
+fn weight(ticket: &Ticket) -> u32 {
+    u32::try_from(ticket.op().weight_bytes()).unwrap_or(u32::MAX)
+}

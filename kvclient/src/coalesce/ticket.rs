@@ -1,0 +1,148 @@
+//! One op on its way: waiting in a lane, sent, or answered.
+//!
+//! A ticket is shared by the caller, who waits for the answer, and the lane, which sends it. It knows at every
+//! moment whether it was sent, since that is the difference between "not applied" and "unknown" when a caller's
+//! time is over. A channel would hold the answer but not that.
+
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    attempt::AttemptError,
+    wire::batch::{Op, OpResult},
+};
+
+/// What an attempt came to.
+pub(crate) type Answer = Result<OpResult, AttemptError>;
+
+/// An op and how far it got.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    op: Op,
+    /// When its caller gives up.
+    until: Instant,
+    /// Std lock: never held over an await, and for a few moves only.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting(Option<Waker>),
+    Sent(Option<Waker>),
+    Answered(Answer),
+    /// The caller has gone, or has his answer.
+    Closed,
+}
+
+impl Ticket {
+    pub(crate) fn new(op: Op, until: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            op,
+            until,
+            state: Mutex::new(State::Waiting(None)),
+        })
+    }
+
+    pub(crate) fn op(&self) -> &Op {
+        &self.op
+    }
+
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Marks it as sent; `false` if nobody waits for it any more, so that it need not be sent.
+    pub(crate) fn begin_sending(&self) -> bool {
+        let mut state = self.lock();
+        match &mut *state {
+            State::Waiting(waker) => {
+                *state = State::Sent(waker.take());
+                true
+            }
+            State::Sent(_) | State::Answered(_) | State::Closed => false,
+        }
+    }
+
+    /// Hands over the answer, if somebody still waits for it.
+    pub(crate) fn answer(&self, answer: Answer) {
+        let mut state = self.lock();
+        let waker = match &mut *state {
+            State::Waiting(waker) | State::Sent(waker) => waker.take(),
+            State::Answered(_) | State::Closed => return,
+        };
+        *state = State::Answered(answer);
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes it back: the answer if there is one, else whether it was sent.
+    fn close(&self) -> Answer {
+        match mem::replace(&mut *self.lock(), State::Closed) {
+            State::Answered(answer) => answer,
+            State::Waiting(_) => Err(AttemptError::NotSent),
+            State::Sent(_) | State::Closed => Err(AttemptError::TimedOut),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The caller's side of a ticket. Dropped, it takes an op that was not sent out of the lane.
+#[derive(Debug)]
+pub(crate) struct Pending(Arc<Ticket>);
+
+impl Pending {
+    pub(crate) fn new(ticket: Arc<Ticket>) -> Self {
+        Self(ticket)
+    }
+
+    /// Waits for the answer, at most until the ticket's time is over.
+    pub(crate) async fn answer(mut self) -> Answer {
+        let until = self.0.until;
+        match timeout_at(until, &mut self).await {
+            Ok(answer) => answer,
+            Err(_) => self.0.close(),
+        }
+    }
+}
+
+impl Future for Pending {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let mut state = self.0.lock();
+        match &mut *state {
+            State::Waiting(waker) | State::Sent(waker) => {
+                if !waker
+                    .as_ref()
+                    .is_some_and(|old| old.will_wake(context.waker()))
+                {
+                    *waker = Some(context.waker().clone());
+                }
+                Poll::Pending
+            }
+            State::Answered(_) | State::Closed => {
+                drop(state);
+                Poll::Ready(self.0.close())
+            }
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // The answer, if one is there, has nobody left to read it.
+        let _ = self.0.close();
+    }
+}

@@ -1,0 +1,113 @@
+//! What callers give and get: [`Entry`], [`Written`], [`Route`], and the way from and to ops and their results.
+//!
+//! Whatever an answer lacks that the protocol promises is an error here, so that callers get plain types.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{
+    attempt::AttemptError,
+    error::{Error, ErrorKind, Result},
+    key::Key,
+    options::{DeleteOptions, PutOptions},
+    position::Position,
+    shard_map::Address,
+    slot::Slot,
+    wire::batch::{Action, Op, OpResult},
+};
+
+/// An entry as a read shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The value.
+    pub value: Bytes,
+    /// Where it was last written: for [`PutOptions::if_match`].
+    pub position: Position,
+    /// How long it still lives, in whole milliseconds; `None`: for ever.
+    pub ttl: Option<Duration>,
+}
+
+/// A write that took place and is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Its place in the shard's log.
+    pub position: Position,
+}
+
+/// Who owns a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The key's slot.
+    pub slot: Slot,
+    /// Name of the shard that owns it.
+    pub shard: String,
+    /// The node that takes its writes.
+    pub primary: Address,
+    /// The other nodes that answer reads.
+    pub replicas: Vec<Address>,
+}
+
+/// The bytes as a key.
+pub(crate) fn checked(key: &[u8], op: &'static str) -> Result<Key> {
+    Key::copy_from(key).map_err(|error| Error::new(ErrorKind::Invalid, op).with_source(error))
+}
+
+/// The op of a put.
+pub(crate) fn put_op(key: &[u8], value: Bytes, options: &PutOptions) -> Result<Op> {
+    let ttl_ms = options.ttl.map(|ttl| ttl_ms("put", ttl)).transpose()?;
+    let mut op = Op::new(checked(key, "put")?, Action::Put { value, ttl_ms });
+    op.terms.condition = options.condition;
+    Ok(op)
+}
+
+/// The op of a delete.
+pub(crate) fn delete_op(key: &[u8], options: &DeleteOptions) -> Result<Op> {
+    let mut op = Op::new(checked(key, "delete")?, Action::Delete);
+    op.terms.condition = options.condition;
+    Ok(op)
+}
+
+/// A time to live as it travels.
+pub(crate) fn ttl_ms(op: &'static str, ttl: Duration) -> Result<u64> {
+    match u64::try_from(ttl.as_millis()) {
+        Ok(ms) if ms > 0 => Ok(ms),
+        _ => Err(Error::new(ErrorKind::Invalid, op).with_source("a ttl is at least 1 ms")),
+    }
+}
+
+/// What a read gives back.
+pub(crate) fn entry(result: OpResult) -> Result<Option<Entry>> {
+    let Some(value) = result.value else {
+        return Ok(None);
+    };
+    let position = result
+        .etag
+        .ok_or_else(|| undecodable("get", "an entry without its position"))?;
+    Ok(Some(Entry {
+        value,
+        position,
+        ttl: result.ttl_ms.map(Duration::from_millis),
+    }))
+}
+
+/// What a write gives back.
+pub(crate) fn written(result: OpResult) -> Result<Written> {
+    let position = result.position.or(result.etag);
+    let position = position.ok_or_else(|| undecodable("put", "a write without its position"))?;
+    Ok(Written { position })
+}
+
+/// What a write gives back that needs an entry.
+pub(crate) fn written_if_there(result: OpResult) -> Result<Option<Written>> {
+    match result.status {
+        404 => Ok(None),
+        _ => written(result).map(Some),
+    }
+}
+
+/// An answer that the protocol does not allow.
+pub(crate) fn undecodable(op: &'static str, problem: &str) -> Error {
+    let problem = AttemptError::Undecodable(problem.to_owned());
+    Error::new(ErrorKind::Corrupt, op).with_source(problem)
+}

@@ -1,0 +1,137 @@
+//! Many keys at once: the same ops as one by one, grouped by node, each with a result of its own.
+//!
+//! Not transactions: each item succeeds or fails by itself, and only those that failed are tried again.
+
+use bytes::Bytes;
+
+use crate::{
+    client::Client,
+    entry::{Entry, Written, checked, delete_op, entry, put_op, written, written_if_there},
+    error::Result,
+    options::{DeleteOptions, GetOptions, PutOptions},
+    wire::batch::{Action, Op},
+};
+
+impl Client {
+    /// Reads many values: one per key, in order. Keys of one node travel in one request.
+    ///
+    /// # Errors
+    /// The first error of any key; [`Self::get_many_with`] gives one result per key.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let entries = self.get_many_with(keys, GetOptions::new()).await;
+        let value = |entry: Option<Entry>| entry.map(|entry| entry.value);
+        entries.into_iter().map(|entry| entry.map(value)).collect()
+    }
+
+    /// Reads many entries: one result per key, in order. Only keys that failed are tried again.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn get_many_with<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        options: GetOptions,
+    ) -> Vec<Result<Option<Entry>>> {
+        let call = |key: K| {
+            let op = Op::new(checked(key.as_ref(), "get")?, Action::Get);
+            let call = self.call(&op, options.timeout);
+            Ok((
+                call.read_from(options.consistency, options.node.clone()),
+                op,
+            ))
+        };
+        let results = self
+            .router()
+            .run_many(keys.into_iter().map(call).collect())
+            .await;
+        results.into_iter().map(|result| entry(result?)).collect()
+    }
+
+    /// Stores many values: one result per item, in order. Items of one node travel in one request.
+    ///
+    /// # Errors
+    /// The first error of any item; the others may have been stored all the same. [`Self::put_many_with`] gives
+    /// one result per item.
+    ///
+    /// # Cancel safety
+    /// Any of the values may be stored, now or later.
+    pub async fn put_many<K: AsRef<[u8]>, V: Into<Bytes>>(
+        &self,
+        items: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Vec<Written>> {
+        let results = self.put_many_with(items, PutOptions::new()).await;
+        results.into_iter().collect()
+    }
+
+    /// Stores many values under the same terms: one result per item, in order. Only items that failed and surely
+    /// were not applied are tried again.
+    ///
+    /// If a key stands twice, the later value is stored last, unless the earlier one had to be tried again.
+    ///
+    /// # Cancel safety
+    /// As [`Self::put_many`].
+    pub async fn put_many_with<K: AsRef<[u8]>, V: Into<Bytes>>(
+        &self,
+        items: impl IntoIterator<Item = (K, V)>,
+        options: PutOptions,
+    ) -> Vec<Result<Written>> {
+        let call = |(key, value): (K, V)| {
+            let op = put_op(key.as_ref(), value.into(), &options)?;
+            Ok((self.call(&op, options.timeout), op))
+        };
+        let results = self
+            .router()
+            .run_many(items.into_iter().map(call).collect())
+            .await;
+        results.into_iter().map(|result| written(result?)).collect()
+    }
+
+    /// Removes many keys: for each, in order, whether it was there.
+    ///
+    /// # Errors
+    /// The first error of any key; the others may have been removed all the same. [`Self::delete_many_with`] gives
+    /// one result per key.
+    ///
+    /// # Cancel safety
+    /// Any of the keys may be removed, now or later.
+    pub async fn delete_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<bool>> {
+        let results = self.delete_many_with(keys, DeleteOptions::new()).await;
+        let was_there = |removed: Option<Written>| removed.is_some();
+        results
+            .into_iter()
+            .map(|removed| removed.map(was_there))
+            .collect()
+    }
+
+    /// Removes many keys under the same terms: one result per key, in order; `None` if it was not there.
+    ///
+    /// # Cancel safety
+    /// As [`Self::delete_many`].
+    pub async fn delete_many_with<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        options: DeleteOptions,
+    ) -> Vec<Result<Option<Written>>> {
+        let call = |key: K| {
+            let op = delete_op(key.as_ref(), &options)?;
+            Ok((self.call(&op, options.timeout), op))
+        };
+        let results = self
+            .router()
+            .run_many(keys.into_iter().map(call).collect())
+            .await;
+        results
+            .into_iter()
+            .map(|result| written_if_there(result?))
+            .collect()
+    }
+}

@@ -1,0 +1,201 @@
+//! Every knob: what it means, its unit, its default, and why that default.
+//!
+//! [`ClientOptions`] holds what is set once per client; the others what is set per call. All have public setters
+//! that can be chained, and private fields, so that a knob can be added without breaking a caller.
+
+use std::time::Duration;
+
+use crate::{
+    node_client::NodeClientOptions,
+    policy::Consistency,
+    position::Position,
+    shard_map::Address,
+    wire::{MAX_BATCH_OPS, batch::Condition},
+};
+
+/// Settings of a client. Built by the client's builder.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientOptions {
+    /// Longest time an op may take, all attempts and pauses included.
+    pub(crate) timeout: Duration,
+    /// Longest time one attempt of a read may take before another node is asked.
+    pub(crate) attempt_timeout: Duration,
+    /// Consistency of reads that do not say.
+    pub(crate) consistency: Consistency,
+    /// How long a node may wait to reach a session's position before it answers "behind".
+    pub(crate) catch_up_wait: Duration,
+    /// Ceiling of the first pause between attempts.
+    pub(crate) first_pause: Duration,
+    /// Ceiling of all pauses between attempts.
+    pub(crate) longest_pause: Duration,
+    /// Least time between two refreshes of the map that nobody waits for.
+    pub(crate) refresh_interval: Duration,
+    /// Longest wait for one node's map.
+    pub(crate) refresh_timeout: Duration,
+    /// How ops are batched.
+    pub(crate) lanes: LaneOptions,
+    /// How nodes are reached.
+    pub(crate) nodes: NodeClientOptions,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            // A node restarts in less, so a rolling restart is a pause and not an error.
+            timeout: Duration::from_secs(5),
+            // Two nodes can be tried and given up within the deadline, and a third still answers.
+            attempt_timeout: Duration::from_secs(2),
+            consistency: Consistency::ReadYourWrites,
+            // A replica is a few ms behind; one that needs more is better left for another node.
+            catch_up_wait: Duration::from_millis(50),
+            first_pause: Duration::from_millis(20),
+            // Soon enough to notice that a node is back, late enough for a thousand clients.
+            longest_pause: Duration::from_millis(500),
+            refresh_interval: Duration::from_secs(1),
+            refresh_timeout: Duration::from_secs(1),
+            lanes: LaneOptions::default(),
+            nodes: NodeClientOptions::default(),
+        }
+    }
+}
+
+/// How concurrent ops to one node are gathered into batches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LaneOptions {
+    /// Batches under way at once per node and lane. 1 was as fast as 2 or 4 when measured (three nodes and 64 to
+    /// 512 tasks on two cores), and gathers best.
+    pub(crate) batches_in_flight: usize,
+    /// Most ops of a batch: what a node takes.
+    pub(crate) batch_ops: usize,
+    /// Bytes at which a batch is full: larger ones delay their first op more than they save.
+    pub(crate) batch_bytes: usize,
+    /// Bytes of ops that may wait per lane; then callers wait to get in. Eight full batches.
+    pub(crate) queue_bytes: u32,
+    /// A value larger than this travels alone, so that small ops do not wait behind it.
+    pub(crate) alone_bytes: usize,
+    /// Large values under way at once per node: each has a connection of its own.
+    pub(crate) alone_in_flight: usize,
+    /// How long a batch that is ready waits for the exchange under way. An exchange made in a caller's own
+    /// future stands still if that caller stops polling it; other callers go on after this time.
+    pub(crate) patience: Duration,
+}
+
+impl Default for LaneOptions {
+    fn default() -> Self {
+        Self {
+            batches_in_flight: 1,
+            batch_ops: MAX_BATCH_OPS,
+            batch_bytes: 1 << 20,
+            queue_bytes: 8 << 20,
+            alone_bytes: 64 << 10,
+            alone_in_flight: 4,
+            patience: Duration::from_millis(10),
+        }
+    }
+}
+
+/// Terms of one read.
+#[derive(Debug, Clone, Default)]
+pub struct GetOptions {
+    pub(crate) consistency: Option<Consistency>,
+    pub(crate) node: Option<Address>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl GetOptions {
+    /// The client's own settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How new the answer must be. Default: what the client was built with, by default
+    /// [`Consistency::ReadYourWrites`].
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = Some(consistency);
+        self
+    }
+
+    /// Asks this node and no other. For tools that compare nodes; it must be one of the key's shard.
+    pub fn node(mut self, address: Address) -> Self {
+        self.node = Some(address);
+        self
+    }
+
+    /// Longest time the op may take. Default: what the client was built with, by default 5 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// Terms of one put.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PutOptions {
+    pub(crate) condition: Option<Condition>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl PutOptions {
+    /// Without condition and expiry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stores only if the key is absent. Replaces an earlier condition.
+    pub fn if_absent(mut self) -> Self {
+        self.condition = Some(Condition::Absent);
+        self
+    }
+
+    /// Stores only if the key is there. Replaces an earlier condition.
+    pub fn if_exists(mut self) -> Self {
+        self.condition = Some(Condition::Exists);
+        self
+    }
+
+    /// Stores only if the entry was last written at this position. Replaces an earlier condition.
+    pub fn if_match(mut self, position: Position) -> Self {
+        self.condition = Some(Condition::Is(position));
+        self
+    }
+
+    /// How long the entry lives, in whole milliseconds, at least one. Default: for ever, also if the entry before
+    /// had an expiry.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Longest time the op may take. Default: what the client was built with, by default 5 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// Terms of one delete.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeleteOptions {
+    pub(crate) condition: Option<Condition>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl DeleteOptions {
+    /// Without condition.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Deletes only if the entry was last written at this position.
+    pub fn if_match(mut self, position: Position) -> Self {
+        self.condition = Some(Condition::Is(position));
+        self
+    }
+
+    /// Longest time the op may take. Default: what the client was built with, by default 5 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}

@@ -1,0 +1,266 @@
+//! Concurrent ops to one node travel together, and nobody waits for it.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kvclient::{ErrorKind, GetOptions, Outcome, PutOptions};
+use support::{Cluster, Reply, found, stored, wait_until};
+use tokio::{task::JoinSet, time::timeout};
+
+#[tokio::test]
+async fn a_lone_op_leaves_at_once() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    for _ in 0..5 {
+        kv.get("k").await.unwrap();
+        kv.put("k", "v").await.unwrap();
+    }
+    assert_eq!(cluster.primary(0).batches().len(), 10);
+    assert!(cluster.primary(0).connections() <= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ops_of_many_tasks_travel_together() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    let mut tasks = JoinSet::new();
+    for task in 0..64 {
+        let kv = kv.clone();
+        tasks.spawn(async move {
+            for n in 0..50 {
+                kv.put(format!("k{task}"), format!("{n}")).await.unwrap();
+                let read = kv.get(format!("k{task}")).await.unwrap();
+                assert_eq!(read, Some(Bytes::from(format!("{n}"))));
+            }
+        });
+    }
+    tasks.join_all().await;
+    let batches = cluster.primary(0).batches();
+    let ops: usize = batches.iter().map(Vec::len).sum();
+    assert_eq!(ops, 6_400);
+    let ratio = ops / batches.len();
+    assert!(ratio >= 8, "{ratio} ops a batch with 64 tasks");
+    let kinds = |batch: &Vec<kvclient::wire::batch::Op>| {
+        let writes = batch.iter().filter(|op| op.action.is_write()).count();
+        writes == 0 || writes == batch.len()
+    };
+    assert!(batches.iter().all(kinds), "reads and writes travel apart");
+    assert!(
+        cluster.primary(0).connections() <= 4,
+        "one connection per lane, or little more"
+    );
+}
+
+#[tokio::test]
+async fn ops_gather_while_a_batch_is_under_way() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    let node = cluster.primary(0);
+    node.pause();
+    let mut tasks = JoinSet::new();
+    for n in 0..100 {
+        let kv = kv.clone();
+        tasks.spawn(async move { kv.put(format!("k{n}"), "v").await });
+    }
+    wait_until(
+        "the first op and, its turn being long, the others are sent",
+        || node.batches().len() == 2,
+    )
+    .await;
+    node.resume();
+    tasks
+        .join_all()
+        .await
+        .into_iter()
+        .for_each(|result| assert!(result.is_ok()));
+    let sizes: Vec<usize> = node.batches().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 99]);
+}
+
+#[tokio::test]
+async fn a_batch_has_its_limits() {
+    let cluster = Cluster::start(1, 0).await;
+    let node = cluster.primary(0);
+    node.script(|_| stored(1));
+    let kv = cluster.client();
+    let small = (0..2_500).map(|n| (format!("k{n}"), "v"));
+    kv.put_many(small).await.unwrap();
+    assert!(node.batches().iter().all(|batch| batch.len() <= 1_000));
+    node.forget_ops();
+    let value = Bytes::from(vec![0; 60_000]);
+    kv.put_many((0..100).map(|n| (format!("k{n}"), value.clone())))
+        .await
+        .unwrap();
+    let largest = node.batches().iter().map(Vec::len).max();
+    assert!(
+        largest <= Some(19),
+        "{largest:?} values of 60 kB are over 1 MiB"
+    );
+}
+
+#[tokio::test]
+async fn more_than_the_queue_holds_waits_its_turn() {
+    let cluster = Cluster::start(1, 0).await;
+    cluster.primary(0).script(|_| stored(1));
+    let value = Bytes::from(vec![0; 60_000]);
+    // 24 MB for a queue of 8 MiB.
+    let items = (0..400).map(|n| (format!("k{n}"), value.clone()));
+    cluster.client().put_many(items).await.unwrap();
+    assert_eq!(cluster.primary(0).ops().len(), 400);
+}
+
+#[tokio::test]
+async fn a_large_value_travels_alone() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    let large = Bytes::from(vec![b'x'; 300_000]);
+    let items = [
+        ("a", Bytes::from_static(b"small")),
+        ("b b/%", large.clone()),
+        ("c", "small".into()),
+    ];
+    kv.put_many(items).await.unwrap();
+    let mut sizes: Vec<usize> = cluster.primary(0).batches().iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 2]);
+    assert_eq!(kv.get("b b/%").await.unwrap(), Some(large));
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_disturbs_nobody() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    let node = cluster.primary(0);
+    node.pause();
+    // The first is in its caller's own future, the second in the queue.
+    let mut first = Box::pin(kv.put("a", "v"));
+    assert!(timeout(Duration::from_millis(5), &mut first).await.is_err());
+    let mut second = Box::pin(kv.put("b", "v"));
+    assert!(timeout(Duration::ZERO, &mut second).await.is_err());
+    let third = tokio::spawn({
+        let kv = kv.clone();
+        async move { kv.put("c", "v").await }
+    });
+    tokio::task::yield_now().await;
+    drop(second);
+    drop(first);
+    node.resume();
+    third.await.unwrap().unwrap();
+    let keys: Vec<String> = node.ops().iter().map(|op| op.key.to_string()).collect();
+    assert!(
+        !keys.contains(&"b".to_owned()),
+        "nobody waited for it: {keys:?}"
+    );
+    kv.put("d", "v").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_is_not_polled_disturbs_nobody() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    cluster.primary(0).pause();
+    let mut stalled = Box::pin(kv.put("a", "v"));
+    assert!(
+        timeout(Duration::from_millis(5), &mut stalled)
+            .await
+            .is_err()
+    );
+    cluster.primary(0).resume();
+    // `stalled` has its answer and never looks: as in a stream of futures whose consumer is busy.
+    for _ in 0..3 {
+        timeout(Duration::from_secs(1), kv.put("b", "v"))
+            .await
+            .expect("in time")
+            .unwrap();
+    }
+    stalled.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_that_never_left_the_queue_was_not_applied() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    cluster.primary(0).script(|_| Reply::Hang);
+    let options = |ms| PutOptions::new().timeout(Duration::from_millis(ms));
+    let results = tokio::join!(
+        kv.put_with("a", "v", options(400)),
+        kv.put_with("b", "v", options(300)),
+        async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            kv.put_with("c", "v", options(100)).await
+        },
+    );
+    let (a, b, c) = (
+        results.0.unwrap_err(),
+        results.1.unwrap_err(),
+        results.2.unwrap_err(),
+    );
+    assert_eq!(
+        (a.outcome(), b.outcome()),
+        (Outcome::Unknown, Outcome::Unknown)
+    );
+    assert_eq!(
+        (c.kind(), c.outcome()),
+        (ErrorKind::Unavailable, Outcome::NotApplied),
+        "{c}"
+    );
+    assert!(
+        cluster
+            .primary(0)
+            .ops()
+            .iter()
+            .all(|op| op.key.as_bytes() != b"c")
+    );
+}
+
+#[test]
+fn a_client_outlives_the_runtime_that_used_it() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let nodes = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let cluster = nodes.block_on(Cluster::start(1, 0));
+    let kv = cluster.client();
+    let node = cluster.primary(0);
+    node.pause();
+    let first = runtime();
+    for n in 0..3 {
+        let kv = kv.clone();
+        first.spawn(async move { kv.put(format!("k{n}"), "v").await });
+    }
+    first.block_on(wait_until("two batches are under way", || {
+        node.batches().len() == 2
+    }));
+    drop(first);
+    node.resume();
+    runtime().block_on(kv.put("again", "v")).unwrap();
+}
+
+#[tokio::test]
+async fn a_value_too_large_for_a_batch_is_fetched_alone() {
+    let cluster = Cluster::start(1, 0).await;
+    let value: &'static str = "x".repeat(100_000).leak();
+    let batches = std::sync::atomic::AtomicUsize::new(0);
+    cluster.primary(0).script(move |_| {
+        match batches.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => support::refused(kvclient::wire::error::ErrorCode::TooLarge, None),
+            _ => found(value, 1),
+        }
+    });
+    let entry = cluster
+        .client()
+        .get_with("k", GetOptions::new())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(entry.value.len(), 100_000);
+}

@@ -1,0 +1,191 @@
+//! The tree is the architecture: a module uses only modules above it in this list.
+//!
+//! A new file fails the test until it has its place here; an import that runs upwards fails it by name.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// All modules, each below everything it uses. `lib.rs` re-exports and stands outside.
+const ORDER: &[&str] = &[
+    // Pure half: no HTTP library, no runtime.
+    "key",
+    "slot",
+    "position",
+    "shard_map",
+    "shard_map/json",
+    "shard_map/toml",
+    "wire/bytes",
+    "wire/error",
+    "wire/query",
+    "wire/redirect",
+    "wire",
+    "wire/batch",
+    "wire/log",
+    "wire/pull",
+    "wire/snapshot",
+    // One node over HTTP.
+    "attempt",
+    "error",
+    "node_client",
+    // Routing half.
+    "policy",
+    "policy/read",
+    "policy/retry",
+    "session",
+    "plan",
+    "options",
+    "coalesce/link",
+    "coalesce/ticket",
+    "coalesce/lane",
+    "coalesce",
+    "call",
+    "routes",
+    "refresh",
+    "execute",
+    "entry",
+    "client",
+    "many",
+    "builder",
+];
+
+#[test]
+fn modules_use_only_what_stands_above_them() {
+    let files = source_files();
+    let place = |module: &str| ORDER.iter().position(|other| *other == module);
+    let mut mistakes = Vec::new();
+    for (module, text) in &files {
+        let Some(own) = place(module) else {
+            mistakes.push(format!("{module} is not in the list"));
+            continue;
+        };
+        for used in uses(module, text, &files) {
+            let is_above = place(&used).is_some_and(|other| other < own);
+            if used != *module && !is_above {
+                mistakes.push(format!("{module} uses {used}, which stands below it"));
+            }
+        }
+    }
+    for module in ORDER {
+        if !files.contains_key(*module) {
+            mistakes.push(format!("{module} is in the list and has no file"));
+        }
+    }
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
+
+#[test]
+fn only_one_file_knows_the_http_library() {
+    for (module, text) in source_files() {
+        let knows = text.contains("reqwest::");
+        assert_eq!(knows, module == "node_client", "{module}");
+    }
+}
+
+#[test]
+fn the_pure_half_has_no_runtime() {
+    let pure = ORDER.iter().take_while(|module| **module != "attempt");
+    let files = source_files();
+    for module in pure {
+        assert!(!files[*module].contains("tokio::"), "{module}");
+    }
+}
+
+/// Module name (`wire/batch`) to text without comments and tests.
+fn source_files() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let relative = path.strip_prefix(&root).unwrap().with_extension("");
+            let name = relative.to_str().unwrap().replace('\\', "/");
+            let name = name.strip_suffix("/mod").unwrap_or(&name).to_owned();
+            if name != "lib" {
+                files.insert(name, code_of(&fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    files
+}
+
+fn code_of(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    let lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that a file names behind `crate::`, `super::` or `self::`, in `use` lists or in the code.
+fn uses(module: &str, text: &str, files: &BTreeMap<String, String>) -> Vec<String> {
+    let parent = module.rsplit_once('/').map_or("", |(parent, _)| parent);
+    // A folder's mod.rs finds its children by `self::`; `super::` is the folder for a child, the root for others.
+    let mut used = Vec::new();
+    for (prefix, base) in [("crate::", ""), ("super::", parent), ("self::", module)] {
+        for (at, _) in text.match_indices(prefix) {
+            let path = &text[at + prefix.len()..];
+            used.extend(
+                paths(path)
+                    .iter()
+                    .filter_map(|path| resolve(base, path, files)),
+            );
+        }
+    }
+    used
+}
+
+/// The paths of a use tree, flattened: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths(text: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let end = text.find(|c| !is_name(c)).unwrap_or(text.len());
+    let head = &text[..end];
+    if !text[end..].starts_with('{') {
+        return vec![head.to_owned()];
+    }
+    let mut depth = 0;
+    let mut start = end + 1;
+    let mut found = Vec::new();
+    for (at, c) in text[end..].char_indices().map(|(at, c)| (at + end, c)) {
+        depth += match c {
+            '{' => 1,
+            '}' => -1,
+            _ => 0,
+        };
+        if depth == 1 && c == ',' || depth == 0 {
+            let item = text[start..at].trim();
+            start = at + 1;
+            // Nothing stands behind a trailing comma.
+            let inner = if item.is_empty() {
+                Vec::new()
+            } else {
+                paths(item)
+            };
+            found.extend(inner.iter().map(|path| format!("{head}{path}")));
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    found
+}
+
+/// The deepest module that a path names.
+fn resolve(base: &str, path: &str, files: &BTreeMap<String, String>) -> Option<String> {
+    let mut module = base.to_owned();
+    for name in path.split("::") {
+        let deeper = match module.is_empty() {
+            true => name.to_owned(),
+            false => format!("{module}/{name}"),
+        };
+        if !files.contains_key(&deeper) {
+            break;
+        }
+        module = deeper;
+    }
+    (!module.is_empty()).then_some(module)
+}

@@ -1,0 +1,384 @@
+//! A scripted node: real TCP on a port of its own, and a closure that answers each op.
+//!
+//! Understands as much HTTP/1.1 as the client speaks: `/batch`, `/kv/{key}`, `/cluster/map`. Without a script it
+//! is a store in memory. It counts connections and batches, and remembers every op it was sent.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use kvclient::{
+    Key, Position, ShardMap,
+    key::{Plus, unescape},
+    shard_map::{Address, json},
+    wire::{
+        batch::{Action, Op, OpResult, decode_ops, encode_results},
+        error::{Applied, ErrorCode},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
+
+/// What a node does about an op. For a batch the first that is no answer decides.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Answer(OpResult),
+    /// Closes the connection without a word, after reading the request.
+    Break,
+    /// Never answers.
+    Hang,
+    /// Answers the whole request with this status and body.
+    Http(u16, String),
+}
+
+type Script = Arc<dyn Fn(&Op) -> Reply + Send + Sync>;
+
+pub(crate) struct FakeNode {
+    pub(crate) address: Address,
+    shared: Arc<Shared>,
+    accepting: Mutex<Option<AbortHandle>>,
+}
+
+struct Shared {
+    script: Mutex<Script>,
+    map: Mutex<Option<ShardMap>>,
+    map_requests: AtomicUsize,
+    connections: AtomicUsize,
+    batches: Mutex<Vec<Vec<Op>>>,
+    paused: watch::Sender<bool>,
+}
+
+impl FakeNode {
+    pub(crate) async fn start() -> Self {
+        let node = Self::reserve();
+        node.listen();
+        node
+    }
+
+    /// A node that has an address and does not listen yet.
+    pub(crate) fn reserve() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        Self {
+            address: address.parse().unwrap(),
+            shared: Arc::new(Shared {
+                script: Mutex::new(memory()),
+                map: Mutex::default(),
+                map_requests: AtomicUsize::new(0),
+                connections: AtomicUsize::new(0),
+                batches: Mutex::default(),
+                paused: watch::Sender::new(false),
+            }),
+            accepting: Mutex::default(),
+        }
+    }
+
+    /// Starts to listen on its address.
+    pub(crate) fn listen(&self) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket
+            .bind(self.address.to_string().parse().unwrap())
+            .unwrap();
+        let listener = socket.listen(64).unwrap();
+        let accepting = tokio::spawn(accept(listener, self.shared.clone()));
+        *self.accepting.lock().unwrap() = Some(accepting.abort_handle());
+    }
+
+    /// Stops listening and closes all connections.
+    pub(crate) fn stop(&self) {
+        if let Some(accepting) = self.accepting.lock().unwrap().take() {
+            accepting.abort();
+        }
+    }
+
+    pub(crate) fn script(&self, script: impl Fn(&Op) -> Reply + Send + Sync + 'static) {
+        *self.shared.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// The map it says is in force.
+    pub(crate) fn set_map(&self, map: &ShardMap) {
+        *self.shared.map.lock().unwrap() = Some(map.clone());
+    }
+
+    /// Requests are read, and answered only after [`Self::resume`].
+    pub(crate) fn pause(&self) {
+        self.shared.paused.send_replace(true);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.shared.paused.send_replace(false);
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn map_requests(&self) -> usize {
+        self.shared.map_requests.load(Ordering::SeqCst)
+    }
+
+    /// All batches so far, each with its ops. An op sent alone is a batch of one.
+    pub(crate) fn batches(&self) -> Vec<Vec<Op>> {
+        self.shared.batches.lock().unwrap().clone()
+    }
+
+    /// All ops so far.
+    pub(crate) fn ops(&self) -> Vec<Op> {
+        self.batches().concat()
+    }
+
+    pub(crate) fn forget_ops(&self) {
+        self.shared.batches.lock().unwrap().clear();
+    }
+}
+
+impl Drop for FakeNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// An entry.
+pub(crate) fn found(value: &str, seq: u64) -> Reply {
+    Reply::Answer(OpResult {
+        status: 200,
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        etag: Some(Position::new(1, seq)),
+        position: Some(Position::new(1, seq + 100)),
+        ..OpResult::default()
+    })
+}
+
+/// No entry, seen up to a position.
+pub(crate) fn missing(seq: u64) -> Reply {
+    let mut result = OpResult::refused(ErrorCode::NotFound, "no such key", None);
+    result.position = Some(Position::new(1, seq));
+    Reply::Answer(result)
+}
+
+/// A write that took place.
+pub(crate) fn stored(seq: u64) -> Reply {
+    Reply::Answer(OpResult {
+        status: 204,
+        applied: Some(Applied::Yes),
+        position: Some(Position::new(1, seq)),
+        etag: Some(Position::new(1, seq)),
+        ..OpResult::default()
+    })
+}
+
+pub(crate) fn refused(code: ErrorCode, applied: Option<Applied>) -> Reply {
+    Reply::Answer(OpResult::refused(code, "as the script says", applied))
+}
+
+/// The redirect of a misrouted op.
+pub(crate) fn redirect(target: &Address) -> Reply {
+    Reply::Answer(OpResult {
+        status: 307,
+        target: Some(target.to_string()),
+        ..OpResult::default()
+    })
+}
+
+/// Values with the seq of their last write.
+type Entries = HashMap<Key, (Bytes, u64)>;
+
+/// A store in memory: puts, gets, deletes and counters, without conditions.
+fn memory() -> Script {
+    let entries: Mutex<(u64, Entries)> = Mutex::default();
+    Arc::new(move |op| {
+        let (seq, entries) = &mut *entries.lock().unwrap();
+        match &op.action {
+            Action::Get => match entries.get(&op.key) {
+                Some((value, at)) => found(std::str::from_utf8(value).unwrap(), *at),
+                None => missing(*seq),
+            },
+            Action::Put { value, .. } => {
+                *seq += 1;
+                entries.insert(op.key.clone(), (value.clone(), *seq));
+                stored(*seq)
+            }
+            Action::Delete => match entries.remove(&op.key) {
+                Some(_) => {
+                    *seq += 1;
+                    stored(*seq)
+                }
+                None => missing(*seq),
+            },
+            Action::Incr { delta } => {
+                *seq += 1;
+                let old = entries
+                    .get(&op.key)
+                    .map_or("0", |(value, _)| std::str::from_utf8(value).unwrap());
+                let new = (old.parse::<i64>().unwrap() + delta).to_string();
+                entries.insert(op.key.clone(), (new.clone().into(), *seq));
+                let Reply::Answer(mut result) = stored(*seq) else {
+                    unreachable!("stored is an answer")
+                };
+                result.status = 200;
+                result.value = Some(new.into());
+                Reply::Answer(result)
+            }
+            Action::Expire { .. } | Action::Persist => match entries.contains_key(&op.key) {
+                true => stored(*seq),
+                false => missing(*seq),
+            },
+        }
+    })
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // Aborted with this task, so that stopping a node closes its connections.
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        connections.spawn(serve(stream, shared.clone()));
+    }
+}
+
+struct Request {
+    method: String,
+    uri: String,
+    if_none_match: Option<String>,
+    body: Bytes,
+}
+
+async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
+    stream.set_nodelay(true).unwrap();
+    let mut buffer = Vec::new();
+    while let Some(request) = read_request(&mut stream, &mut buffer).await {
+        if request.uri == "/cluster/map" {
+            shared.map_requests.fetch_add(1, Ordering::SeqCst);
+            let answer = map_answer(&shared, &request);
+            stream.write_all(&answer).await.unwrap();
+            continue;
+        }
+        let Some(answer) = answer_ops(&shared, &request).await else {
+            return;
+        };
+        if stream.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer_ops(shared: &Shared, request: &Request) -> Option<Vec<u8>> {
+    let ops = match request.uri.as_str() {
+        "/batch" => decode_ops(request.body.clone()).unwrap(),
+        _ => vec![lone_op(request)],
+    };
+    shared.batches.lock().unwrap().push(ops.clone());
+    let _ = shared.paused.subscribe().wait_for(|paused| !paused).await;
+    let script = shared.script.lock().unwrap().clone();
+    let mut results = Vec::new();
+    for op in &ops {
+        match script(op) {
+            Reply::Answer(result) => results.push(result),
+            Reply::Break => return None,
+            Reply::Hang => std::future::pending().await,
+            Reply::Http(status, body) => return Some(http(status, &[], body.as_bytes())),
+        }
+    }
+    let identity = shared
+        .map
+        .lock()
+        .unwrap()
+        .as_ref()
+        .map(|map| map.identity().to_owned());
+    let mut headers = Vec::new();
+    headers.extend(identity.map(|identity| ("kv-map-version", identity)));
+    if request.uri == "/batch" {
+        return Some(http(200, &headers, &encode_results(results.iter())));
+    }
+    let result = results.remove(0);
+    headers.extend(result.position.map(|at| ("kv-position", at.to_string())));
+    headers.extend(result.etag.map(|at| ("etag", at.to_etag())));
+    Some(http(
+        result.status,
+        &headers,
+        &result.value.unwrap_or_default(),
+    ))
+}
+
+/// The op of `PUT` or `GET /kv/{key}`.
+fn lone_op(request: &Request) -> Op {
+    let path = request.uri.split('?').next().unwrap();
+    let key = unescape(path.strip_prefix("/kv/").unwrap().as_bytes(), Plus::Literal).unwrap();
+    let action = match request.method.as_str() {
+        "GET" => Action::Get,
+        _ => Action::Put {
+            value: request.body.clone(),
+            ttl_ms: None,
+        },
+    };
+    Op::new(Key::new(key).unwrap(), action)
+}
+
+fn map_answer(shared: &Shared, request: &Request) -> Vec<u8> {
+    let map = shared.map.lock().unwrap();
+    let Some(map) = &*map else {
+        return http(503, &[], b"");
+    };
+    let etag = format!("\"{}\"", map.identity());
+    match request.if_none_match.as_ref() == Some(&etag) {
+        true => http(304, &[], b""),
+        false => http(200, &[("etag", etag)], json::encode(map).as_bytes()),
+    }
+}
+
+fn http(status: u16, headers: &[(&str, String)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {status} Scripted\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if status != 304 && status != 204 {
+        head.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Request> {
+    let head_len = loop {
+        if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        read_more(stream, buffer).await?;
+    };
+    let head = String::from_utf8(buffer[..head_len].to_vec()).unwrap();
+    let header = |wanted: &str| {
+        head.lines().skip(1).find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            (name.eq_ignore_ascii_case(wanted)).then(|| value.trim().to_owned())
+        })
+    };
+    let body_len: usize = header("content-length").map_or(0, |text| text.parse().unwrap());
+    while buffer.len() < head_len + body_len {
+        read_more(stream, buffer).await?;
+    }
+    let mut words = head.split(' ');
+    let request = Request {
+        method: words.next().unwrap().to_owned(),
+        uri: words.next().unwrap().to_owned(),
+        if_none_match: header("if-none-match"),
+        body: Bytes::copy_from_slice(&buffer[head_len..head_len + body_len]),
+    };
+    buffer.drain(..head_len + body_len);
+    Some(request)
+}
+
+async fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+    let len = stream.read_buf(buffer).await.ok()?;
+    (len > 0).then_some(())
+}
