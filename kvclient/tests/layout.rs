@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "slot",
     "position",
     "shard_map",
+    "shard_map/fields",
     "shard_map/json",
     "shard_map/toml",
     "wire/bytes",

@@ -193,6 +193,7 @@ fn pull_request() -> PullRequest {
         history: None,
         lineage: Lineage::new(),
         last_crc: 0,
+        map_version: None,
     }
 }
 
