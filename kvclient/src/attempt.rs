@@ -71,7 +71,9 @@ pub struct Refusal {
     pub message: String,
     /// Whether a write took place, where the node says so.
     pub applied: Option<Applied>,
-    /// The entry's own position (a failed condition), else the node's.
+    /// Position of the current entry, where a condition did not hold and there is one.
+    pub etag: Option<Position>,
+    /// What the node has reached.
     pub position: Option<Position>,
     /// The node to ask instead.
     pub target: Option<Address>,
@@ -113,7 +115,8 @@ impl AttemptError {
                 status,
                 target: target(),
                 applied: result.applied,
-                position: result.etag.or(result.position),
+                etag: result.etag,
+                position: result.position,
                 code: result.error_code().unwrap_or(ErrorCode::Other),
                 message: result.error.map(|error| error.message).unwrap_or_default(),
             })),
@@ -132,13 +135,12 @@ impl AttemptError {
             return Self::Redirected { target };
         }
         let error: Option<ErrorBody> = serde_json::from_slice(body).ok();
-        let etag = header("etag").and_then(|text| Position::from_etag(text).ok());
-        let position = || header(name::POSITION).and_then(|text| text.parse().ok());
         Self::Refused(Refusal {
             status,
             target,
             applied: header(name::APPLIED).and_then(Applied::from_text),
-            position: etag.or_else(position),
+            etag: header("etag").and_then(|text| Position::from_etag(text).ok()),
+            position: header(name::POSITION).and_then(|text| text.parse().ok()),
             code: error
                 .as_ref()
                 .map_or(ErrorCode::Other, |error| ErrorCode::from_text(&error.error)),

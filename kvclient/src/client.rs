@@ -14,13 +14,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    call::{Call, SharedSession},
     entry::{
         Entry, Route, Written, checked, delete_op, entry, put_op, ttl_ms, undecodable, written,
         written_if_there,
     },
     error::{Error, ErrorKind, Result},
     execute::Router,
+    intent::{Intent, SharedSession},
     options::{DeleteOptions, GetOptions, PutOptions},
     session::Session,
     shard_map::ShardMap,
@@ -248,17 +248,17 @@ impl Client {
 
     async fn read(&self, key: &[u8], options: GetOptions) -> Result<OpResult> {
         let op = Op::new(checked(key, "get")?, Action::Get);
-        let call = self.call(&op, options.timeout);
-        let call = call.read_from(options.consistency, options.node);
-        self.router.run(call, op).await
+        let intent = self.intent(&op, options.timeout);
+        let intent = intent.read_from(options.consistency, options.node);
+        self.router.run(intent, op).await
     }
 
     async fn run(&self, op: Op, timeout: Option<Duration>) -> Result<OpResult> {
-        self.router.run(self.call(&op, timeout), op).await
+        self.router.run(self.intent(&op, timeout), op).await
     }
 
-    pub(crate) fn call(&self, op: &Op, timeout: Option<Duration>) -> Call<'_> {
-        Call::new(op, timeout, &self.session, &self.router.options)
+    pub(crate) fn intent(&self, op: &Op, timeout: Option<Duration>) -> Intent<'_> {
+        Intent::new(op, timeout, &self.session, &self.router.options)
     }
 }
 

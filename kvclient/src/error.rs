@@ -332,6 +332,7 @@ mod tests {
                 code,
                 message: String::new(),
                 applied: None,
+                etag: None,
                 position: None,
                 target: None,
             }))

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     attempt::{AttemptError, Outcome},
-    call::Call,
     coalesce::{InFlight, Pending, Ticket, Travel},
     error::{Advice, Error},
+    intent::Intent,
     options::ClientOptions,
     plan::Plan,
     policy::{
@@ -40,18 +40,19 @@ pub(crate) struct Router {
 
 impl Router {
     /// Carries out one op.
-    pub(crate) async fn run(&self, call: Call<'_>, op: Op) -> Result<OpResult, Error> {
-        Walk::new(self, call, op)?.run().await
+    pub(crate) async fn run(&self, intent: Intent<'_>, op: Op) -> Result<OpResult, Error> {
+        Walk::new(self, intent, op)?.run().await
     }
 
     /// Carries out many ops at once, one result per op in order. Those for one node leave in one batch; only
     /// those that failed are tried again.
     pub(crate) async fn run_many<'a>(
         &'a self,
-        calls: Vec<Result<(Call<'a>, Op), Error>>,
+        intents: Vec<Result<(Intent<'a>, Op), Error>>,
     ) -> Vec<Result<OpResult, Error>> {
-        let walk = |call: Result<_, Error>| call.and_then(|(call, op)| Walk::new(self, call, op));
-        let mut walks: Vec<_> = calls.into_iter().map(walk).collect();
+        let walk =
+            |intent: Result<_, Error>| intent.and_then(|(intent, op)| Walk::new(self, intent, op));
+        let mut walks: Vec<_> = intents.into_iter().map(walk).collect();
         if walks.len() > 1 {
             // All enter their lanes before any lane starts; nothing is awaited in between.
             walks.iter_mut().flatten().for_each(Walk::push);
@@ -68,7 +69,7 @@ async fn finish(walk: Result<Walk<'_>, Error>) -> Result<OpResult, Error> {
 /// One op under way.
 struct Walk<'a> {
     router: &'a Router,
-    call: Call<'a>,
+    intent: Intent<'a>,
     shard_idx: u16,
     plan: Plan,
     /// The node asked now, or last.
@@ -84,22 +85,22 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(router: &'a Router, call: Call<'a>, op: Op) -> Result<Self, Error> {
+    fn new(router: &'a Router, intent: Intent<'a>, op: Op) -> Result<Self, Error> {
         let routes = router.refresher.routes();
-        let routed = routes.shard(call.slot);
+        let routed = routes.shard(intent.slot);
         let shard_idx = routed.shard.idx;
-        let mut plan = call.plan(routed.shard)?;
+        let mut plan = intent.plan(routed.shard)?;
         let options = &router.options;
         Ok(Self {
             node: next_node(&mut plan, &routed).expect("a new plan has a target"),
-            ticket: call.ticket(op, shard_idx),
+            ticket: intent.ticket(op, shard_idx),
             backoff: Backoff::new(options.first_pause, options.longest_pause),
             pending: None,
             travel: Travel::Together,
             attempts: 0,
             hops: 0,
             router,
-            call,
+            intent,
             shard_idx,
             plan,
         })
@@ -124,14 +125,14 @@ impl<'a> Walk<'a> {
             };
             match answer.and_then(AttemptError::check) {
                 Ok(result) => {
-                    self.call.saw(self.shard_idx, &result);
+                    self.intent.saw(self.shard_idx, &result);
                     return Ok(result);
                 }
                 // Boxed: hardly any op comes here, and every op would be larger for it.
                 Err(error) => Box::pin(self.recover(error)).await?,
             }
             let op = self.ticket.op().clone();
-            self.ticket = self.call.ticket(op, self.shard_idx);
+            self.ticket = self.intent.ticket(op, self.shard_idx);
         }
     }
 
@@ -147,7 +148,7 @@ impl<'a> Walk<'a> {
             self.travel = Travel::Alone;
             return self.check_time(error);
         }
-        let (_, advice) = retry::advise(self.call.kind, &error);
+        let (_, advice) = retry::advise(self.intent.kind, &error);
         match advice {
             Advice::Stop => Err(self.failed(error)),
             Advice::Replan => self.follow(error).await,
@@ -160,7 +161,9 @@ impl<'a> Walk<'a> {
     async fn go_on(&mut self, error: AttemptError) -> Result<(), Error> {
         let next = {
             let routes = self.router.refresher.routes();
-            next_node(&mut self.plan, &routes.shard(self.call.slot))
+            let routed = routes.shard(self.intent.slot);
+            self.shard_idx = routed.shard.idx;
+            next_node(&mut self.plan, &routed)
         };
         match next {
             Some(node) => {
@@ -174,14 +177,14 @@ impl<'a> Walk<'a> {
     /// Waits, then starts over with the map that is in force by then.
     async fn pause(&mut self, at_least: Duration, error: AttemptError) -> Result<(), Error> {
         let pause = self.backoff.next(at_least, &mut fastrand::Rng::new());
-        if Instant::now() + pause >= self.call.deadline {
+        if Instant::now() + pause >= self.intent.deadline {
             return Err(self.failed(error));
         }
         sleep(pause).await;
         let routes = self.router.refresher.routes();
-        let routed = routes.shard(self.call.slot);
+        let routed = routes.shard(self.intent.slot);
         self.shard_idx = routed.shard.idx;
-        self.plan = self.call.plan(routed.shard)?;
+        self.plan = self.intent.plan(routed.shard)?;
         let next = next_node(&mut self.plan, &routed);
         self.node = next.expect("a new plan has a target");
         Ok(())
@@ -194,12 +197,12 @@ impl<'a> Walk<'a> {
         refresher.trigger(Some(&asked));
         self.hops += 1;
         let target = match error.target() {
-            Some(target) if self.hops <= MAX_HOPS => target.clone(),
+            Some(target) if self.hops <= MAX_HOPS && !self.intent.is_bound() => target.clone(),
             _ => return Err(self.failed(error)),
         };
         if !self.go_to(&target) {
             // The one case in which an op cannot go on without a newer map.
-            let refreshed = refresher.refresh(Some(&asked), self.call.deadline).await;
+            let refreshed = refresher.refresh(Some(&asked), self.intent.deadline).await;
             if refreshed.is_err() || !self.go_to(&target) {
                 return Err(self.failed(error));
             }
@@ -209,11 +212,13 @@ impl<'a> Walk<'a> {
 
     fn go_to(&mut self, target: &Address) -> bool {
         let routes = self.router.refresher.routes();
-        let Some(node) = routes.node(target) else {
+        let (Some(node), Some((shard, _))) = (routes.node(target), routes.map().find(target))
+        else {
             return false;
         };
         self.node = node.count();
-        self.shard_idx = routes.shard(self.call.slot).shard.idx;
+        // The slot may have moved there, and this map not know it yet: positions are of the shard that answers.
+        self.shard_idx = shard.idx;
         true
     }
 
@@ -229,7 +234,7 @@ impl<'a> Walk<'a> {
 
     /// Of all ops that learn of a loss, the one that makes the session forget it tells its caller.
     fn forget(&mut self, lost: Position, error: AttemptError) -> Result<(), Error> {
-        match self.call.forget(self.shard_idx, lost) {
+        match self.intent.forget(self.shard_idx, lost) {
             true => Err(self.failed(error).with_lost_position(lost)),
             false => self.check_time(error),
         }
@@ -242,31 +247,31 @@ impl<'a> Walk<'a> {
             AttemptError::Refused(refusal) => refusal.code == ErrorCode::TooLarge,
             _ => false,
         };
-        is_too_large && self.call.kind == OpKind::Read && self.travel == Travel::Together
+        is_too_large && self.intent.kind == OpKind::Read && self.travel == Travel::Together
     }
 
     fn check_time(&self, error: AttemptError) -> Result<(), Error> {
-        match Instant::now() < self.call.deadline {
+        match Instant::now() < self.intent.deadline {
             true => Ok(()),
             false => Err(self.failed(error)),
         }
     }
 
     fn failed(&self, error: AttemptError) -> Error {
-        let (kind, _) = retry::advise(self.call.kind, &error);
-        let outcome = match self.call.kind {
+        let (kind, _) = retry::advise(self.intent.kind, &error);
+        let outcome = match self.intent.kind {
             OpKind::Read => Outcome::NotApplied,
             OpKind::Write => error.outcome(),
         };
         let position = match &error {
-            AttemptError::Refused(refusal) => refusal.position,
+            AttemptError::Refused(refusal) => refusal.etag,
             _ => None,
         };
         let routes = self.router.refresher.routes();
-        self.call
+        self.intent
             .error(kind)
             .with_key(self.ticket.op().key.clone())
-            .with_shard(routes.shard(self.call.slot).shard.name.clone())
+            .with_shard(routes.shard(self.intent.slot).shard.name.clone())
             .with_node(self.node.lanes().address().clone())
             .with_attempts(self.attempts)
             .with_outcome(outcome)

@@ -43,11 +43,11 @@ pub mod slot;
 pub mod wire;
 
 mod builder;
-mod call;
 mod client;
 mod coalesce;
 mod entry;
 mod execute;
+mod intent;
 mod many;
 mod options;
 mod plan;

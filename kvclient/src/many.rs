@@ -38,17 +38,17 @@ impl Client {
         keys: impl IntoIterator<Item = K>,
         options: GetOptions,
     ) -> Vec<Result<Option<Entry>>> {
-        let call = |key: K| {
+        let intent = |key: K| {
             let op = Op::new(checked(key.as_ref(), "get")?, Action::Get);
-            let call = self.call(&op, options.timeout);
+            let intent = self.intent(&op, options.timeout);
             Ok((
-                call.read_from(options.consistency, options.node.clone()),
+                intent.read_from(options.consistency, options.node.clone()),
                 op,
             ))
         };
         let results = self
             .router()
-            .run_many(keys.into_iter().map(call).collect())
+            .run_many(keys.into_iter().map(intent).collect())
             .await;
         results.into_iter().map(|result| entry(result?)).collect()
     }
@@ -81,13 +81,13 @@ impl Client {
         items: impl IntoIterator<Item = (K, V)>,
         options: PutOptions,
     ) -> Vec<Result<Written>> {
-        let call = |(key, value): (K, V)| {
+        let intent = |(key, value): (K, V)| {
             let op = put_op(key.as_ref(), value.into(), &options)?;
-            Ok((self.call(&op, options.timeout), op))
+            Ok((self.intent(&op, options.timeout), op))
         };
         let results = self
             .router()
-            .run_many(items.into_iter().map(call).collect())
+            .run_many(items.into_iter().map(intent).collect())
             .await;
         results.into_iter().map(|result| written(result?)).collect()
     }
@@ -121,13 +121,13 @@ impl Client {
         keys: impl IntoIterator<Item = K>,
         options: DeleteOptions,
     ) -> Vec<Result<Option<Written>>> {
-        let call = |key: K| {
+        let intent = |key: K| {
             let op = delete_op(key.as_ref(), &options)?;
-            Ok((self.call(&op, options.timeout), op))
+            Ok((self.intent(&op, options.timeout), op))
         };
         let results = self
             .router()
-            .run_many(keys.into_iter().map(call).collect())
+            .run_many(keys.into_iter().map(intent).collect())
             .await;
         results
             .into_iter()

@@ -1,6 +1,6 @@
 //! Every knob: what it means, its unit, its default, and why that default.
 //!
-//! [`ClientOptions`] holds what is set once per client; the others what is set per call. All have public setters
+//! [`ClientOptions`] holds what is set once per client; the others what is set per op. All have public setters
 //! that can be chained, and private fields, so that a knob can be added without breaking a caller.
 
 use std::time::Duration;

@@ -39,7 +39,7 @@ const ORDER: &[&str] = &[
     "coalesce/ticket",
     "coalesce/lane",
     "coalesce",
-    "call",
+    "intent",
     "routes",
     "refresh",
     "execute",

@@ -5,19 +5,20 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use kvclient::{
-    Key,
+    Key, Position,
     attempt::{AttemptError, Outcome},
     node_client::{NodeClient, NodeClientOptions, SnapshotRequest},
     position::Lineage,
     shard_map::Address,
     wire::{
-        batch::{Action, Op},
-        error::ErrorCode,
+        batch::{Action, Condition, Op},
+        error::{Applied, ErrorCode},
         pull::PullRequest,
     },
 };
-use support::{FakeNode, Reply, found, map};
+use support::{FakeNode, Reply, found, map, stored};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -167,20 +168,30 @@ async fn a_lone_value_becomes_a_result() {
     let node = FakeNode::start().await;
     node.script(|op| match op.action {
         Action::Get => found("v", 3),
-        _ => support::refused(ErrorCode::NoSpace, None),
+        _ => stored(4),
     });
-    let result = client().get(&node.address, &get("a/../b"), SECOND).await;
-    assert!(
-        result.is_ok() || result.is_err(),
-        "keys with dots travel in the query; the fake knows paths only"
-    );
-    let result = client()
-        .get(&node.address, &get("a/b %"), SECOND)
-        .await
-        .unwrap();
-    assert_eq!(result.value.as_deref(), Some(&b"v"[..]));
-    assert_eq!(result.etag.map(|at| at.seq), Some(3));
-    assert_eq!(node.ops().last().unwrap().key.as_bytes(), b"a/b %");
+    for key in ["a/../b", "a/b %", "..", "+"] {
+        let result = client()
+            .get(&node.address, &get(key), SECOND)
+            .await
+            .unwrap();
+        assert_eq!(result.value.as_deref(), Some(&b"v"[..]));
+        assert_eq!(result.etag.map(|at| at.seq), Some(3));
+        assert_eq!(node.ops().last().unwrap().key.as_bytes(), key.as_bytes());
+    }
+    for (key, condition) in [
+        ("a", Condition::Absent),
+        ("..", Condition::Is(Position::new(1, 2))),
+    ] {
+        let value = Bytes::from_static(b"v");
+        let ttl_ms = Some(1_500);
+        let mut put = Op::new(Key::new(key).unwrap(), Action::Put { value, ttl_ms });
+        put.terms.condition = Some(condition);
+        let result = client().put(&node.address, &put, SECOND).await.unwrap();
+        assert_eq!(result.position.map(|at| at.seq), Some(4));
+        assert_eq!(result.applied, Some(Applied::Yes));
+        assert_eq!(node.ops().last(), Some(&put), "nothing got lost on the way");
+    }
 }
 
 fn pull_request() -> PullRequest {

@@ -25,12 +25,30 @@ async fn a_redirect_within_the_map_is_followed() {
 #[tokio::test]
 async fn a_redirect_of_a_whole_request_is_followed() {
     let cluster = Cluster::start(2, 0).await;
+    let target = cluster.primary(1).address.clone();
+    cluster
+        .primary(0)
+        .script(move |_| Reply::Moved(target.clone()));
+    let key = key_of(&cluster.map(1), 0);
+    cluster.client().put(&key, "v").await.unwrap();
+    assert_eq!(cluster.primary(1).ops().len(), 1);
     cluster
         .primary(0)
         .script(|_| Reply::Http(307, String::new()));
-    let key = key_of(&cluster.map(1), 0);
     let error = cluster.client().put(&key, "v").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Misrouted, "it names no node");
+}
+
+#[tokio::test]
+async fn a_tool_that_asks_one_node_is_not_sent_to_another() {
+    let cluster = Cluster::start(2, 0).await;
+    let target = cluster.primary(1).address.clone();
+    cluster.primary(0).script(move |_| redirect(&target));
+    let key = key_of(&cluster.map(1), 0);
+    let here = GetOptions::new().node(cluster.primary(0).address.clone());
+    let error = cluster.client().get_with(&key, here).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misrouted);
+    assert_eq!(cluster.primary(1).ops().len(), 0);
 }
 
 #[tokio::test]
@@ -205,15 +223,18 @@ async fn no_op_waits_for_a_refresh_that_it_does_not_need() {
     for node in &cluster.shards[0] {
         node.script(|_| found("v", 1));
     }
-    // Triggers refreshes all the time: one node is gone, and the other hangs when asked for its map.
+    // A node that is gone triggers refreshes, and the only other one never says what its map is.
     cluster.replica(0, 0).stop();
-    let hangs = FakeNode::start().await;
-    hangs.script(|_| Reply::Hang);
+    cluster.primary(0).hang_on_map();
     let kv = cluster.client();
     for _ in 0..50 {
         let short = GetOptions::new().timeout(Duration::from_millis(500));
         assert!(kv.get_with("k", short).await.unwrap().is_some());
     }
+    assert!(
+        cluster.primary(0).map_requests() > 0,
+        "a refresh is under way"
+    );
 }
 
 #[tokio::test]

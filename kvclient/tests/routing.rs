@@ -86,6 +86,21 @@ async fn a_strict_read_asks_the_primary_and_a_tool_one_node() {
 }
 
 #[tokio::test]
+async fn odd_timeouts_are_taken_as_they_are_meant() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    let never = PutOptions::new().timeout(Duration::MAX);
+    kv.put_with("k", "v", never).await.unwrap();
+    let at_once = PutOptions::new().timeout(Duration::ZERO);
+    let error = kv.put_with("k", "v", at_once).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (ErrorKind::Unavailable, Outcome::NotApplied)
+    );
+    assert_eq!(cluster.primary(0).ops().len(), 1);
+}
+
+#[tokio::test]
 async fn a_read_goes_on_when_a_node_is_gone_or_breaks() {
     let cluster = Cluster::start(1, 2).await;
     cluster.primary(0).script(|_| found("v", 1));

@@ -129,6 +129,9 @@ impl Lane {
         let body = encode_ops(batch.iter().map(|ticket| ticket.op()));
         let latest = batch.iter().map(|ticket| ticket.until()).max();
         let limit = latest.map_or_else(Default::default, |at| at - Instant::now());
+        if limit.is_zero() {
+            return Err(AttemptError::NotSent);
+        }
         self.link.batch(body, batch.len(), limit).await
     }
 

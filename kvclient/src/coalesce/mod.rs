@@ -125,6 +125,9 @@ impl NodeLanes {
         let _turn = turn.expect("never closed");
         let Link { address, nodes, .. } = &*self.link;
         let limit = ticket.until() - Instant::now();
+        if limit.is_zero() {
+            return Err(AttemptError::NotSent);
+        }
         match &ticket.op().action {
             Action::Put { .. } => nodes.put(address, ticket.op(), limit).await,
             _ => nodes.get(address, ticket.op(), limit).await,

@@ -16,7 +16,8 @@ pub enum Consistency {
     /// reads from replicas are, without their surprises.
     #[default]
     ReadYourWrites,
-    /// Any node of the shard, as it is. The least waiting; may be older than what was read before.
+    /// Any node of the shard, as it is. The least waiting; may be older than what was read before. What it shows
+    /// counts as seen all the same.
     Eventual,
     /// Any node of the shard whose copy is at most this old (whole milliseconds).
     MaxLag(Duration),

@@ -76,6 +76,7 @@ mod tests {
             code,
             message: String::new(),
             applied,
+            etag: None,
             position: None,
             target: None,
         })

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -17,8 +17,10 @@ use kvclient::{
     key::{Plus, unescape},
     shard_map::{Address, json},
     wire::{
-        batch::{Action, Op, OpResult, decode_ops, encode_results},
+        batch::{Action, Condition, Op, OpResult, decode_ops, encode_results},
         error::{Applied, ErrorCode},
+        query::Query,
+        redirect::location,
     },
 };
 use tokio::{
@@ -38,6 +40,8 @@ pub(crate) enum Reply {
     Hang,
     /// Answers the whole request with this status and body.
     Http(u16, String),
+    /// Redirects the whole request to this address.
+    Moved(Address),
 }
 
 type Script = Arc<dyn Fn(&Op) -> Reply + Send + Sync>;
@@ -52,6 +56,7 @@ struct Shared {
     script: Mutex<Script>,
     map: Mutex<Option<ShardMap>>,
     map_requests: AtomicUsize,
+    map_hangs: AtomicBool,
     connections: AtomicUsize,
     batches: Mutex<Vec<Vec<Op>>>,
     paused: watch::Sender<bool>,
@@ -74,6 +79,7 @@ impl FakeNode {
                 script: Mutex::new(memory()),
                 map: Mutex::default(),
                 map_requests: AtomicUsize::new(0),
+                map_hangs: AtomicBool::new(false),
                 connections: AtomicUsize::new(0),
                 batches: Mutex::default(),
                 paused: watch::Sender::new(false),
@@ -108,6 +114,11 @@ impl FakeNode {
     /// The map it says is in force.
     pub(crate) fn set_map(&self, map: &ShardMap) {
         *self.shared.map.lock().unwrap() = Some(map.clone());
+    }
+
+    /// Requests for its map are never answered.
+    pub(crate) fn hang_on_map(&self) {
+        self.shared.map_hangs.store(true, Ordering::SeqCst);
     }
 
     /// Requests are read, and answered only after [`Self::resume`].
@@ -251,6 +262,7 @@ struct Request {
     method: String,
     uri: String,
     if_none_match: Option<String>,
+    if_match: Option<String>,
     body: Bytes,
 }
 
@@ -260,6 +272,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     while let Some(request) = read_request(&mut stream, &mut buffer).await {
         if request.uri == "/cluster/map" {
             shared.map_requests.fetch_add(1, Ordering::SeqCst);
+            if shared.map_hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             let answer = map_answer(&shared, &request);
             stream.write_all(&answer).await.unwrap();
             continue;
@@ -287,6 +302,10 @@ async fn answer_ops(shared: &Shared, request: &Request) -> Option<Vec<u8>> {
             Reply::Answer(result) => results.push(result),
             Reply::Break => return None,
             Reply::Hang => std::future::pending().await,
+            Reply::Moved(target) => {
+                let location = location(&target, &request.uri);
+                return Some(http(307, &[("location", location)], b""));
+            }
             Reply::Http(status, body) => return Some(http(status, &[], body.as_bytes())),
         }
     }
@@ -311,18 +330,35 @@ async fn answer_ops(shared: &Shared, request: &Request) -> Option<Vec<u8>> {
     ))
 }
 
-/// The op of `PUT` or `GET /kv/{key}`.
+/// The op of `PUT` or `GET /kv/{key}` or `/kv?key=`.
 fn lone_op(request: &Request) -> Op {
-    let path = request.uri.split('?').next().unwrap();
-    let key = unescape(path.strip_prefix("/kv/").unwrap().as_bytes(), Plus::Literal).unwrap();
+    let (path, query) = request.uri.split_once('?').unwrap_or((&request.uri, ""));
+    let query = Query::parse(query, &["key", "ttl"]).unwrap();
+    let key = match path.strip_prefix("/kv/") {
+        Some(escaped) => unescape(escaped.as_bytes(), Plus::Literal).unwrap(),
+        None => query.bytes("key").unwrap().to_vec(),
+    };
     let action = match request.method.as_str() {
         "GET" => Action::Get,
         _ => Action::Put {
             value: request.body.clone(),
-            ttl_ms: None,
+            ttl_ms: query.duration_ms("ttl").unwrap(),
         },
     };
-    Op::new(Key::new(key).unwrap(), action)
+    let mut op = Op::new(Key::new(key).unwrap(), action);
+    let header = |text: &Option<String>, any, one: fn(Position) -> Condition| match text.as_deref()
+    {
+        Some("*") => Some(any),
+        Some(tag) => Some(one(Position::from_etag(tag).unwrap())),
+        None => None,
+    };
+    let none_match = header(
+        &request.if_none_match,
+        Condition::Absent,
+        Condition::Differs,
+    );
+    op.terms.condition = none_match.or(header(&request.if_match, Condition::Exists, Condition::Is));
+    op
 }
 
 fn map_answer(shared: &Shared, request: &Request) -> Vec<u8> {
@@ -372,6 +408,7 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Re
         method: words.next().unwrap().to_owned(),
         uri: words.next().unwrap().to_owned(),
         if_none_match: header("if-none-match"),
+        if_match: header("if-match"),
         body: Bytes::copy_from_slice(&buffer[head_len..head_len + body_len]),
     };
     buffer.drain(..head_len + body_len);

@@ -26,12 +26,15 @@ use crate::{
     },
 };
 
+/// Longest deadline: far enough to mean "for ever", near enough to be a point in time.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// A session that ops of several tasks advance. Std lock: never held over an await.
 pub(crate) type SharedSession = Arc<Mutex<Session>>;
 
 /// An op's constant part.
 #[derive(Debug)]
-pub(crate) struct Call<'a> {
+pub(crate) struct Intent<'a> {
     pub(crate) kind: OpKind,
     pub(crate) slot: Slot,
     pub(crate) deadline: Instant,
@@ -44,8 +47,8 @@ pub(crate) struct Call<'a> {
     options: &'a ClientOptions,
 }
 
-impl<'a> Call<'a> {
-    /// A call with the client's own settings.
+impl<'a> Intent<'a> {
+    /// An op with the client's own settings.
     pub(crate) fn new(
         op: &Op,
         timeout: Option<Duration>,
@@ -58,7 +61,7 @@ impl<'a> Call<'a> {
                 false => OpKind::Read,
             },
             slot: Slot::of(&op.key),
-            deadline: Instant::now() + timeout.unwrap_or(options.timeout),
+            deadline: Instant::now() + timeout.unwrap_or(options.timeout).min(LONGEST),
             name: name(&op.action),
             consistency: options.consistency,
             node: None,
@@ -76,6 +79,11 @@ impl<'a> Call<'a> {
         self.consistency = consistency.unwrap_or(self.consistency);
         self.node = node;
         self
+    }
+
+    /// Whether one certain node must answer.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.node.is_some()
     }
 
     /// The order in which a shard's nodes are asked.
@@ -133,12 +141,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Lets the session forget a position that is lost; says whether this call was the first to do so.
+    /// Lets the session forget a position that is lost; says whether this op was the first to do so.
     pub(crate) fn forget(&self, shard_idx: u16, lost: Position) -> bool {
         self.lock_session().forget(shard_idx, lost)
     }
 
-    /// An error about this call.
+    /// An error about this op.
     pub(crate) fn error(&self, kind: ErrorKind) -> Error {
         Error::new(kind, self.name)
     }
