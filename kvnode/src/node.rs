@@ -7,7 +7,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use actix_web::{App, HttpServer, dev::ServerHandle, web};
@@ -128,6 +128,7 @@ pub async fn start_on(
         progress: Progress::default(),
         metrics: Metrics::default(),
         started: Instant::now(),
+        started_at: SystemTime::now(),
         client: NodeClient::new(NodeClientOptions::default())?,
         fences: fence_sender,
         config,

@@ -5,7 +5,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -108,6 +108,8 @@ pub struct Service {
     pub metrics: Metrics,
     /// When the node started.
     pub started: Instant,
+    /// The same by the wall clock, as it was then.
+    pub started_at: SystemTime,
     /// How this node asks others.
     pub client: NodeClient,
     /// Where a newer reign is told; the node remembers it and ends its own.

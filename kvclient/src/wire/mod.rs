@@ -108,6 +108,8 @@ pub mod content_type {
     pub const NDJSON: &str = "application/x-ndjson";
     /// Watches.
     pub const SSE: &str = "text/event-stream";
+    /// Metrics, as Prometheus asks for them.
+    pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     /// A line for a person.
     pub const TEXT: &str = "text/plain; charset=utf-8";
 }

@@ -201,6 +201,11 @@ impl Commit {
         self.shared.reigns.load(Ordering::Acquire)
     }
 
+    /// Commands that wait in the queue.
+    pub fn queued(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Counts since start.
     pub fn stats(&self) -> &CommitStats {
         &self.shared.stats

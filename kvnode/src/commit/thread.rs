@@ -18,6 +18,7 @@ use kvclient::{
         log::{Effect, Frame, Link, Record},
     },
 };
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -31,8 +32,11 @@ use crate::{
     store::{Entry, Store, StoreError},
 };
 
+/// Bounds of the buckets for append and sync: 50 us, each twice the one before, 16 of them, up to 1.6 s.
+const SYNC_SECONDS: (f64, f64, u16) = (50e-6, 2.0, 16);
+
 /// Counts of the commit thread, for metrics.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CommitStats {
     /// Frames appended and synced.
     pub frames: AtomicU64,
@@ -40,8 +44,20 @@ pub struct CommitStats {
     pub records: AtomicU64,
     /// Bytes of them.
     pub bytes: AtomicU64,
-    /// Time spent in append and sync, microseconds.
-    pub sync_micros: AtomicU64,
+    /// Seconds that each append with its sync took. Its lock is taken once a group and contended by scrapes only.
+    pub sync_seconds: Histogram,
+}
+
+impl Default for CommitStats {
+    fn default() -> Self {
+        let (first, factor, count) = SYNC_SECONDS;
+        Self {
+            frames: AtomicU64::default(),
+            records: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            sync_seconds: Histogram::new(exponential_buckets(first, factor, count)),
+        }
+    }
 }
 
 /// What the thread and its callers both see.
@@ -308,10 +324,7 @@ impl Committer {
         }
         let stats = &self.shared.stats;
         let add = |counter: &AtomicU64, value: u64| counter.fetch_add(value, Ordering::Relaxed);
-        add(
-            &stats.sync_micros,
-            u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX),
-        );
+        stats.sync_seconds.observe(before.elapsed().as_secs_f64());
         add(&stats.frames, frames.len() as u64);
         add(
             &stats.records,

@@ -11,6 +11,7 @@ mod forms;
 mod guard;
 mod kv;
 mod log;
+mod metrics;
 mod request;
 
 use actix_web::{
@@ -80,6 +81,7 @@ async fn handle(
         route::STATUS => admin::status(service).await,
         route::HEALTHZ => admin::healthz(service).await,
         route::READYZ => admin::readyz(service).await,
+        route::METRICS => metrics::metrics(service).await,
         route::LOG => log::log(request, service).await,
         route::SNAPSHOT => log::snapshot(service).await,
         _ => no_such_path(path, &service),

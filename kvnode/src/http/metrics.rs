@@ -1,0 +1,324 @@
+//! `GET /metrics`: what the node counts, in the text format of Prometheus (OpenMetrics 1.0).
+//!
+//! Nothing is kept for it: each scrape reads counters and positions where they are and writes them down. Names begin
+//! with `kv_`, units are base units, and no key is ever a label. What is about the process has the names that every
+//! dashboard knows. Counts of commits begin anew when a replica changes to another generation, as after a restart.
+
+use std::{
+    fmt::{self, Debug},
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use actix_web::{HttpResponse, web};
+use kvclient::{shard_map::Role, wire::content_type};
+use prometheus_client::{
+    encoding::{EncodeCounterValue, EncodeGaugeValue, text},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        info::Info,
+    },
+    registry::Registry,
+};
+
+use super::answer;
+use crate::{
+    service::{Readiness, Service},
+    storage::Storage,
+};
+
+/// Labels of one dimension.
+type Label = [(&'static str, String); 1];
+
+/// Writes all metrics down.
+pub(super) async fn metrics(service: web::Data<Service>) -> HttpResponse {
+    // Writing to a string does not fail.
+    let text = render(&service).unwrap_or_default();
+    answer::data(200, &service)
+        .content_type(content_type::OPEN_METRICS)
+        .body(text)
+}
+
+fn render(service: &Service) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("kv");
+    node(&mut registry, service);
+    requests(&mut registry, service);
+    replication(&mut registry, service);
+    if let Some(storage) = &*service.storage.load() {
+        commits(&mut registry, storage);
+        positions(&mut registry, storage);
+        sizes(&mut registry, storage);
+    }
+    let mut out = String::new();
+    text::encode_registry(&mut out, &registry)?;
+    text::encode_registry(&mut out, &process(service.started_at))?;
+    text::encode_eof(&mut out)?;
+    Ok(out)
+}
+
+fn node(registry: &mut Registry, service: &Service) {
+    let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+    registry.register("build", "Version of kvnode", Info::new(version));
+    let is_primary = u64::from(service.role() == Role::Primary);
+    gauge(
+        registry,
+        "primary",
+        "1 on the primary of a shard, 0 on a replica",
+        is_primary,
+    );
+    let ready = u64::from(**service.readiness.load() == Readiness::Ready);
+    gauge(registry, "ready", "Whether the node serves", ready);
+}
+
+fn requests(registry: &mut Registry, service: &Service) {
+    let metrics = &service.metrics;
+    let answers = Family::<Label, Counter>::default();
+    for class in 1..=5 {
+        let label = [("status", format!("{class}xx"))];
+        answers.get_or_create(&label).inc_by(metrics.answers(class));
+    }
+    registry.register(
+        "http_answers",
+        "HTTP answers by class of their status",
+        answers,
+    );
+    let (batches, ops) = metrics.batches();
+    counter(registry, "batches", "Batches taken", batches);
+    counter(registry, "batch_ops", "Ops in batches", ops);
+    gauge(
+        registry,
+        "in_flight_body_bytes",
+        "Request bodies held now",
+        metrics.in_flight.bytes(),
+    );
+    counter(
+        registry,
+        "expired_entries",
+        "Entries deleted because their time had come",
+        metrics.expired(),
+    );
+}
+
+fn replication(registry: &mut Registry, service: &Service) {
+    if let Some(lag_ms) = service.lag_ms() {
+        let help = "How far this node's visible is behind its primary; 0 on a primary, absent before the first pull";
+        gauge(registry, "lag_seconds", help, seconds_of_millis(lag_ms));
+    }
+    let (visible, durable) = match &*service.storage.load() {
+        Some(storage) => (storage.store.visible(), storage.log.durable()),
+        None => Default::default(),
+    };
+    let lag_records = match service.role() {
+        Role::Primary => Some(0),
+        Role::Replica => service.progress.lag_records(visible),
+    };
+    if let Some(records) = lag_records {
+        gauge(
+            registry,
+            "lag_records",
+            "How far behind in records, as of the last pull",
+            records,
+        );
+    }
+    let replicas = service.progress.replicas();
+    gauge(
+        registry,
+        "replicas_connected",
+        "Replicas that pulled within 5 s",
+        replicas.len(),
+    );
+    let lags = Family::<Label, Gauge>::default();
+    for (_, replica) in replicas {
+        let behind = durable.seq.saturating_sub(replica.durable.seq);
+        lags.get_or_create(&[("replica", replica.address.to_string())])
+            .set(i64::try_from(behind).unwrap_or(i64::MAX));
+    }
+    let help = "Records that a connected replica has not synced yet";
+    registry.register("replica_lag_records", help, lags);
+}
+
+fn commits(registry: &mut Registry, storage: &Storage) {
+    let stats = storage.commit.stats();
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    counter(
+        registry,
+        "commit_frames",
+        "Frames appended and synced",
+        load(&stats.frames),
+    );
+    counter(
+        registry,
+        "commit_records",
+        "Records appended and synced",
+        load(&stats.records),
+    );
+    counter(
+        registry,
+        "commit_bytes",
+        "Bytes of frames appended and synced",
+        load(&stats.bytes),
+    );
+    let help = "How long an append with its sync took";
+    registry.register("commit_sync_seconds", help, stats.sync_seconds.clone());
+    gauge(
+        registry,
+        "commit_queue_commands",
+        "Commands that wait for the commit thread",
+        storage.commit.queued(),
+    );
+}
+
+fn positions(registry: &mut Registry, storage: &Storage) {
+    // In the order in which they can only fall behind each other: truncated <= applied <= visible <= durable.
+    let truncated = storage.log.truncated();
+    let applied = storage.store.applied().position.seq;
+    let visible = storage.store.visible().seq;
+    let durable = storage.log.durable().seq;
+    let epoch = storage.store.lineage().epoch();
+    gauge(registry, "epoch", "Newest reign in the log", epoch);
+    gauge(registry, "durable_seq", "Last seq synced", durable);
+    gauge(
+        registry,
+        "visible_seq",
+        "Last seq that readers see",
+        visible,
+    );
+    gauge(registry, "applied_seq", "Last seq in LMDB", applied);
+    let help = "Last seq that is no longer in the log";
+    gauge(registry, "truncated_seq", help, truncated);
+}
+
+fn sizes(registry: &mut Registry, storage: &Storage) {
+    let store = storage.store.stats();
+    gauge(registry, "entries", "Entries in LMDB", store.entries);
+    gauge(
+        registry,
+        "memtable_bytes",
+        "Estimated memory of the memtables",
+        store.memtable_bytes,
+    );
+    counter(
+        registry,
+        "flushes",
+        "Memtables put into LMDB",
+        store.flushes,
+    );
+    gauge(
+        registry,
+        "lmdb_used_bytes",
+        "Pages of LMDB ever used",
+        store.used_bytes,
+    );
+    gauge(
+        registry,
+        "lmdb_map_bytes",
+        "What LMDB may grow to",
+        store.map_bytes,
+    );
+    counter(
+        registry,
+        "damaged_reads",
+        "Reads that met a damaged entry",
+        store.damaged_reads,
+    );
+    gauge(
+        registry,
+        "no_room",
+        "Whether the last flush found no room",
+        u64::from(store.no_room),
+    );
+    let log = storage.log.stats();
+    gauge(
+        registry,
+        "log_bytes",
+        "Length of the log's files",
+        log.bytes,
+    );
+    gauge(registry, "log_segments", "Files of the log", log.segments);
+    gauge(
+        registry,
+        "log_spares",
+        "Files that are ready to become segments",
+        log.spares,
+    );
+}
+
+/// The process, as Linux tells. What it does not tell is left out.
+fn process(started_at: SystemTime) -> Registry {
+    let mut registry = Registry::with_prefix("process");
+    let since_epoch = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let help = "When the node started, in Unix seconds";
+    gauge(
+        &mut registry,
+        "start_time_seconds",
+        help,
+        since_epoch.as_secs_f64(),
+    );
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    if let Some(bytes) = resident_bytes(&status) {
+        let help = "Memory of the process that is in RAM, LMDB's pages among it";
+        gauge(&mut registry, "resident_memory_bytes", help, bytes);
+    }
+    if let Ok(open) = fs::read_dir("/proc/self/fd") {
+        // One of them is the directory that is being read.
+        let count = open.count().saturating_sub(1);
+        gauge(&mut registry, "open_fds", "Open file descriptors", count);
+    }
+    registry
+}
+
+/// `VmRSS` of `/proc/self/status`, which is in kB.
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn seconds_of_millis(millis: u64) -> f64 {
+    std::time::Duration::from_millis(millis).as_secs_f64()
+}
+
+fn counter<N>(registry: &mut Registry, name: &str, help: &str, value: N)
+where
+    N: EncodeCounterValue + Debug + Send + Sync + 'static,
+{
+    registry.register(name, help, ConstCounter::new(value));
+}
+
+fn gauge<N>(registry: &mut Registry, name: &str, help: &str, value: N)
+where
+    N: EncodeGaugeValue + Debug + Send + Sync + 'static,
+{
+    registry.register(name, help, ConstGauge::new(value));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read() {
+        let status = "VmPeak:\t  90 kB\nVmRSS:\t    1234 kB\nThreads:\t7\n";
+        assert_eq!(resident_bytes(status), Some(1234 * 1024));
+        assert_eq!(resident_bytes("VmRSS:\t12 MB\n"), None);
+        assert_eq!(resident_bytes(""), None);
+    }
+
+    #[test]
+    fn the_process_is_described() {
+        let mut out = String::new();
+        text::encode_registry(&mut out, &process(UNIX_EPOCH)).unwrap();
+        for name in ["start_time_seconds", "resident_memory_bytes", "open_fds"] {
+            let sample = out
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("process_{name} ")));
+            let value: f64 = sample.expect(name).parse().expect("a number");
+            assert!(value > 0.0 || name == "start_time_seconds", "{name}");
+        }
+    }
+}
