@@ -4,7 +4,8 @@
 //! through another, and their header types differ; neither appears below this line.
 //!
 //! All integers are little-endian. Every format starts with a stamp that names it and its version. A new byte
-//! layout is a new stamp: [`batch`], [`log`] and [`snapshot`] each hold theirs, with a byte table and golden bytes.
+//! layout is a new stamp: [`batch`], [`log`], [`scan`] and [`snapshot`] each hold theirs, with a byte table and golden
+//! bytes.
 
 pub mod batch;
 pub mod bytes;
@@ -13,6 +14,7 @@ pub mod log;
 pub mod pull;
 pub mod query;
 pub mod redirect;
+pub mod scan;
 pub mod snapshot;
 
 /// Paths of a node.
