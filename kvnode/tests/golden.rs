@@ -2,6 +2,7 @@
 //!
 //! `golden/v1` holds 800 puts with 20 deletes, 20 counts and entries with and without expiry between them, a part
 //! in LMDB and the rest only in the log. Zeros at the end of the log's file are left out and put back here.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::{
     fs,
