@@ -24,6 +24,7 @@ const ORDER: &[&str] = &[
     "wire/log",
     "wire/pull",
     "wire/snapshot",
+    "wire/scan",
     // One node over HTTP.
     "attempt",
     "error",

@@ -1,4 +1,4 @@
-//! From a raw HTTP request to a key and an [`Op`]: everything that is decoded by our own code.
+//! From a raw HTTP request to a key and an op: everything that is decoded by our own code.
 //!
 //! The framework decodes paths into text, which would fold different binary keys into one; here the raw path is
 //! decoded to bytes.
