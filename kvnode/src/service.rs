@@ -4,7 +4,7 @@
 //! between HTTP and [`Op`]s. Reads run inline on the worker that asks; see `store/read.rs` for why.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -17,11 +17,10 @@ use kvclient::{
     shard_map::{Address, Role, Shard, ShardMap},
     wire::{
         MAX_WAIT_MS,
-        batch::{Action, Condition, Op, OpResult},
+        batch::{Action, Condition, Op, OpResult, Terms},
         error::{Applied, ErrorCode},
     },
 };
-
 use tokio::sync::mpsc;
 
 use crate::{
@@ -281,23 +280,53 @@ impl Service {
         }
     }
 
-    async fn read(&self, storage: &Storage, op: &Op, arrived: Instant) -> OpResult {
+    /// The generation that reads see now, once it holds what the terms of a read that came at `arrived` ask for.
+    /// For what reads more than one key; ops on keys go through [`Self::execute`].
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub async fn readable(
+        &self,
+        terms: &Terms,
+        arrived: Instant,
+    ) -> Result<Arc<Storage>, OpResult> {
+        let storage = self.storage.load_full();
+        let storage = storage.ok_or_else(|| self.not_ready(None))?;
+        self.may_read(&storage, terms, arrived).await?;
+        Ok(storage)
+    }
+
+    /// Whether reads still see this generation: a replica may have changed to another, or have to be silent.
+    pub fn still_reads(&self, storage: &Weak<Storage>) -> bool {
+        let now = self.storage.load();
+        let is_current = now
+            .as_ref()
+            .is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), storage.as_ptr()));
+        is_current && !matches!(**self.readiness.load(), Readiness::Diverged(_))
+    }
+
+    async fn may_read(
+        &self,
+        storage: &Storage,
+        terms: &Terms,
+        arrived: Instant,
+    ) -> Result<(), OpResult> {
         if let Readiness::Diverged(why) = &**self.readiness.load() {
-            return OpResult::refused(ErrorCode::ReplicaDiverged, why.clone(), None);
+            let code = ErrorCode::ReplicaDiverged;
+            return Err(OpResult::refused(code, why.clone(), None));
         }
-        if let Some(min_position) = op.terms.min_position {
-            let wait = u64::from(op.terms.wait_ms.unwrap_or(0)).min(MAX_WAIT_MS);
-            if let Err(refusal) =
-                reach(storage, min_position, arrived + Duration::from_millis(wait)).await
-            {
-                return refusal;
-            }
+        if let Some(min_position) = terms.min_position {
+            let wait = u64::from(terms.wait_ms.unwrap_or(0)).min(MAX_WAIT_MS);
+            reach(storage, min_position, arrived + Duration::from_millis(wait)).await?;
         }
-        if let Some(refusal) = op
-            .terms
-            .max_lag_ms
-            .and_then(|limit| self.refuse_lag(storage, limit))
-        {
+        match terms.max_lag_ms {
+            Some(limit) => self.refuse_lag(storage, limit).map_or(Ok(()), Err),
+            None => Ok(()),
+        }
+    }
+
+    async fn read(&self, storage: &Storage, op: &Op, arrived: Instant) -> OpResult {
+        if let Err(refusal) = self.may_read(storage, &op.terms, arrived).await {
             return refusal;
         }
         let entry = match storage.store.get(op.key.as_bytes()) {

@@ -1,6 +1,6 @@
 //! `/log` and `/snapshot`: what replicas ask for.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, http::Method, web};
 use futures_util::stream;
 use kvclient::wire::{
     content_type,
@@ -54,10 +54,16 @@ pub(super) async fn log(request: HttpRequest, service: web::Data<Service>) -> Ht
 }
 
 /// A copy of the shard as a stream.
-pub(super) async fn snapshot(service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn snapshot(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
     let Some(storage) = service.storage.load_full() else {
         return nothing_yet(&service);
     };
+    // A stream would be read to its end only to be thrown away.
+    if *request.method() == Method::HEAD {
+        return answer::data(200, &service)
+            .content_type(content_type::FRAMES)
+            .finish();
+    }
     match snapshot_source::start(&service, &storage) {
         Ok(chunks) => {
             let body = stream::unfold(chunks, async |mut chunks| {

@@ -13,6 +13,7 @@ mod kv;
 mod log;
 mod metrics;
 mod request;
+mod scan;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -74,6 +75,7 @@ async fn handle(
         route::SET => forms::set(request, service).await,
         route::DELETE => forms::delete(request, service).await,
         _ if !get => unknown_or_not_allowed(path, &service),
+        route::KV => scan::scan(request, service).await,
         route::GET => forms::get(request, service).await,
         route::ROUTE => forms::route(request, service).await,
         route::CLUSTER_MAP => admin::map(request, service).await,
@@ -83,7 +85,7 @@ async fn handle(
         route::READYZ => admin::readyz(service).await,
         route::METRICS => metrics::metrics(service).await,
         route::LOG => log::log(request, service).await,
-        route::SNAPSHOT => log::snapshot(service).await,
+        route::SNAPSHOT => log::snapshot(request, service).await,
         _ => no_such_path(path, &service),
     }
 }
