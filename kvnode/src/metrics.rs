@@ -1,6 +1,6 @@
 //! Counters of a node. Updated with single atomic adds; rendered only when asked for.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::http::body::InFlight;
 
@@ -17,6 +17,8 @@ pub struct Metrics {
     batch_ops: AtomicU64,
     /// Entries deleted because their time had come.
     expired: AtomicU64,
+    /// Watches that are open.
+    watches: AtomicUsize,
 }
 
 impl Metrics {
@@ -59,5 +61,20 @@ impl Metrics {
     /// Entries deleted because their time had come.
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::Relaxed)
+    }
+
+    /// A watch was opened.
+    pub fn opened_watch(&self) {
+        self.watches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A watch has ended.
+    pub fn closed_watch(&self) {
+        self.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Watches that are open.
+    pub fn watches(&self) -> usize {
+        self.watches.load(Ordering::Relaxed)
     }
 }

@@ -129,6 +129,7 @@ pub async fn start_on(
         metrics: Metrics::default(),
         started: Instant::now(),
         started_at: SystemTime::now(),
+        stopping: CancellationToken::new(),
         client: NodeClient::new(NodeClientOptions::default())?,
         fences: fence_sender,
         config,
@@ -297,7 +298,7 @@ impl RunningNode {
 
     /// Stops everything in order. The data is synced and closed when it returns.
     pub async fn stop(mut self) {
-        self.service.readiness.store(Arc::new(Readiness::Stopping));
+        self.service.begin_stop();
         tracing::info!("stops: waits for running requests");
         if tokio::time::timeout(DRAIN, self.http.stop(true))
             .await

@@ -22,6 +22,7 @@ use kvclient::{
     },
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::ShardClock,
@@ -109,6 +110,8 @@ pub struct Service {
     pub started: Instant,
     /// The same by the wall clock, as it was then.
     pub started_at: SystemTime,
+    /// Ends what would otherwise never end, such as a watch, when the node begins to stop.
+    pub stopping: CancellationToken,
     /// How this node asks others.
     pub client: NodeClient,
     /// Where a newer reign is told; the node remembers it and ends its own.
@@ -237,6 +240,12 @@ impl Service {
             Some(conflict) => Err(conflict.to_text(&self.map.load())),
             None => Ok(()),
         }
+    }
+
+    /// Serves no longer: takes no more writes, and ends the streams that have no end of their own.
+    pub fn begin_stop(&self) {
+        self.readiness.store(Arc::new(Readiness::Stopping));
+        self.stopping.cancel();
     }
 
     /// Another node reigns in a newer epoch: takes no more writes, and has it remembered.

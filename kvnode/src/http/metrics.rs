@@ -94,6 +94,12 @@ fn requests(registry: &mut Registry, service: &Service) {
         "Request bodies held now",
         metrics.in_flight.bytes(),
     );
+    gauge(
+        registry,
+        "watches",
+        "Watches that are open",
+        metrics.watches(),
+    );
     counter(
         registry,
         "expired_entries",

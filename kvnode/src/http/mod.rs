@@ -14,6 +14,7 @@ mod log;
 mod metrics;
 mod request;
 mod scan;
+mod watch;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -76,6 +77,7 @@ async fn handle(
         route::DELETE => forms::delete(request, service).await,
         _ if !get => unknown_or_not_allowed(path, &service),
         route::KV => scan::scan(request, service).await,
+        route::WATCH => watch::watch(request, service).await,
         route::GET => forms::get(request, service).await,
         route::ROUTE => forms::route(request, service).await,
         route::CLUSTER_MAP => admin::map(request, service).await,
