@@ -1,0 +1,6 @@
+//! What a node tells at length: scans, watches and metrics, of real nodes on this machine.
+
+mod metrics;
+mod scan;
+mod support;
+mod watch;
