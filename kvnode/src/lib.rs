@@ -8,6 +8,7 @@ pub mod config;
 pub mod data_dir;
 pub mod home;
 mod http;
+pub mod in_flight;
 pub mod json;
 pub mod log;
 pub mod metrics;

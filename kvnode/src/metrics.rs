@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::http::body::InFlight;
+use crate::in_flight::InFlight;
 
 /// What a node counts.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Bytes of request bodies held now.
-    pub(crate) in_flight: InFlight,
+    pub in_flight: InFlight,
     /// Answers by the first digit of their status, 1 to 5.
     answers: [AtomicU64; 5],
     /// Batches taken.

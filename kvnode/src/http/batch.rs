@@ -9,7 +9,7 @@ use kvclient::wire::{
     query::Query,
 };
 
-use super::{answer, request::BadRequest};
+use super::{answer, body, request::BadRequest};
 use crate::service::Service;
 
 /// Does the ops of a batch and answers each.
@@ -21,12 +21,7 @@ pub(super) async fn batch(
     if let Err(error) = check(&request) {
         return answer::refused_write(error, &service);
     }
-    let max_in_flight = service.config.sizes.max_in_flight_bytes;
-    let in_flight = &service.metrics.in_flight;
-    let body = match in_flight
-        .read(&request, &mut payload, MAX_BATCH_BYTES, max_in_flight)
-        .await
-    {
+    let body = match body::read(&service, &request, &mut payload, MAX_BATCH_BYTES).await {
         Ok(body) => body,
         Err(error) => return answer::refused_write(error, &service),
     };

@@ -4,10 +4,7 @@
 //! The framework limits the time for a request's head only, so the deadline for bodies is here: 10 s, and a second
 //! more for each 64 kB that came.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use actix_web::{HttpRequest, web};
 use bytes::{Bytes, BytesMut};
@@ -15,6 +12,10 @@ use futures_util::StreamExt;
 use kvclient::wire::error::ErrorCode;
 
 use super::request::BadRequest;
+use crate::{
+    in_flight::{Held, OverLimit},
+    service::Service,
+};
 
 /// Time that any body may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -22,108 +23,67 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Slowest sender that is not cut off, in bytes a second.
 const SLOWEST_BYTES_PER_SECOND: usize = 64_000;
 
-/// Bytes of bodies held by all requests together.
-#[derive(Debug, Default)]
-pub(crate) struct InFlight {
-    bytes: AtomicUsize,
-}
-
-/// A body and its share of [`InFlight`], given back on drop.
+/// A body and its share of what the node may hold, given back on drop.
 pub(super) struct Body<'a> {
     pub(super) bytes: Bytes,
     _held: Held<'a>,
 }
 
-struct Held<'a> {
-    in_flight: &'a InFlight,
-    bytes: usize,
-}
-
-impl Held<'_> {
-    fn grow(&mut self, bytes: usize, limit: usize) -> Result<(), BadRequest> {
-        self.bytes += bytes;
-        let all = self.in_flight.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if all > limit {
-            let message = "the node holds as many request bodies as it may (--max-in-flight); ask again later";
-            return Err(BadRequest::new(ErrorCode::Overloaded, message));
-        }
-        Ok(())
+/// Reads a body of at most `limit` bytes.
+///
+/// A body that says it is longer is refused at once, another as soon as it is; one that is cut off is an error,
+/// so that half a value is never stored.
+pub(super) async fn read<'a>(
+    service: &'a Service,
+    request: &HttpRequest,
+    payload: &mut web::Payload,
+    limit: usize,
+) -> Result<Body<'a>, BadRequest> {
+    let mut held = service.metrics.in_flight.hold();
+    let max_in_flight = service.config.sizes.max_in_flight_bytes;
+    let declared = declared_bytes(request);
+    if declared.is_some_and(|declared| declared > limit) {
+        return Err(too_long(limit));
     }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.in_flight
-            .bytes
-            .fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
-impl InFlight {
-    /// Bytes held now.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Reads a body of at most `limit` bytes.
-    ///
-    /// A body that says it is longer is refused at once, another as soon as it is; one that is cut off is an error,
-    /// so that half a value is never stored.
-    pub(super) async fn read(
-        &self,
-        request: &HttpRequest,
-        payload: &mut web::Payload,
-        limit: usize,
-        max_in_flight: usize,
-    ) -> Result<Body<'_>, BadRequest> {
-        let mut held = Held {
-            in_flight: self,
-            bytes: 0,
+    let mut whole = BytesMut::new();
+    let started = Instant::now();
+    loop {
+        let slowest = Duration::from_secs((whole.len() / SLOWEST_BYTES_PER_SECOND) as u64);
+        let chunk =
+            tokio::time::timeout_at((started + GRACE + slowest).into(), payload.next()).await;
+        let chunk = match chunk {
+            Err(_) => {
+                return Err(BadRequest::new(
+                    ErrorCode::BadRequest,
+                    "the body came too slowly",
+                ));
+            }
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                return Err(BadRequest::new(
+                    ErrorCode::BadRequest,
+                    format!("the body was cut off: {error}"),
+                ));
+            }
+            Ok(Some(Ok(chunk))) => chunk,
         };
-        let declared = declared_bytes(request);
-        if declared.is_some_and(|declared| declared > limit) {
+        if whole.len() + chunk.len() > limit {
             return Err(too_long(limit));
         }
-        let mut whole = BytesMut::new();
-        let started = Instant::now();
-        loop {
-            let slowest = Duration::from_secs((whole.len() / SLOWEST_BYTES_PER_SECOND) as u64);
-            let chunk =
-                tokio::time::timeout_at((started + GRACE + slowest).into(), payload.next()).await;
-            let chunk = match chunk {
-                Err(_) => {
-                    return Err(BadRequest::new(
-                        ErrorCode::BadRequest,
-                        "the body came too slowly",
-                    ));
-                }
-                Ok(None) => break,
-                Ok(Some(Err(error))) => {
-                    return Err(BadRequest::new(
-                        ErrorCode::BadRequest,
-                        format!("the body was cut off: {error}"),
-                    ));
-                }
-                Ok(Some(Ok(chunk))) => chunk,
-            };
-            if whole.len() + chunk.len() > limit {
-                return Err(too_long(limit));
-            }
-            held.grow(chunk.len(), max_in_flight)?;
-            // Most bodies come in one piece: it is kept as it is.
-            if whole.is_empty() && declared == Some(chunk.len()) {
-                return Ok(Body {
-                    bytes: chunk,
-                    _held: held,
-                });
-            }
-            whole.extend_from_slice(&chunk);
+        held.grow(chunk.len(), max_in_flight).map_err(overloaded)?;
+        // Most bodies come in one piece: it is kept as it is.
+        if whole.is_empty() && declared == Some(chunk.len()) {
+            return Ok(Body {
+                bytes: chunk,
+                _held: held,
+            });
         }
-        Ok(Body {
-            bytes: whole.freeze(),
-            _held: held,
-        })
+        whole.extend_from_slice(&chunk);
     }
+    Ok(Body {
+        bytes: whole.freeze(),
+        _held: held,
+    })
 }
 
 fn declared_bytes(request: &HttpRequest) -> Option<usize> {
@@ -134,6 +94,12 @@ fn declared_bytes(request: &HttpRequest) -> Option<usize> {
         .ok()?
         .parse()
         .ok()
+}
+
+fn overloaded(_: OverLimit) -> BadRequest {
+    let message =
+        "the node holds as many request bodies as it may (--max-in-flight); ask again later";
+    BadRequest::new(ErrorCode::Overloaded, message)
 }
 
 fn too_long(limit: usize) -> BadRequest {

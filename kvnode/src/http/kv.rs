@@ -10,7 +10,7 @@ use kvclient::{
     },
 };
 
-use super::{answer, guard, request, request::BadRequest};
+use super::{answer, body, guard, request, request::BadRequest};
 use crate::{
     ownership::{Access, Decision},
     service::Service,
@@ -50,13 +50,8 @@ pub(super) async fn write(
     // Ownership comes before anything else: what is another shard's is judged there. The body is read all the
     // same, so that a client that sends it sees the answer.
     let ours = is_ours(&key, Access::Write, &service);
-    let sizes = &service.config.sizes;
-    let limit = sizes.max_value_bytes;
-    let body = service
-        .metrics
-        .in_flight
-        .read(&request, &mut payload, limit, sizes.max_in_flight_bytes)
-        .await;
+    let limit = service.config.sizes.max_value_bytes;
+    let body = body::read(&service, &request, &mut payload, limit).await;
     let op = match (ours, body) {
         (false, _) => Ok(Op::new(key, Action::Delete)),
         (true, Err(error)) => Err(error),
@@ -129,17 +124,7 @@ async fn refuse(
     error: BadRequest,
     service: &Service,
 ) -> HttpResponse {
-    let sizes = &service.config.sizes;
-    let drained = service
-        .metrics
-        .in_flight
-        .read(
-            request,
-            payload,
-            sizes.max_value_bytes,
-            sizes.max_in_flight_bytes,
-        )
-        .await;
-    drop(drained);
+    let limit = service.config.sizes.max_value_bytes;
+    drop(body::read(service, request, payload, limit).await);
     answer::refused_write(error, service)
 }

@@ -6,7 +6,7 @@
 mod admin;
 mod answer;
 mod batch;
-pub(crate) mod body;
+mod body;
 mod forms;
 mod guard;
 mod kv;
