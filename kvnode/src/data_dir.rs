@@ -77,7 +77,8 @@ pub struct Marker {
     pub state: State,
     /// History of the log, 32 hex digits; empty until it is known.
     pub history: String,
-    /// A newer reign that another node has told of: no writes until `--promote`. 0: none.
+    /// A reign that another node has told of. As long as it is newer than any in the log: no writes until
+    /// `--promote`, which begins a newer one. 0: none.
     #[serde(default)]
     pub fenced_by: Epoch,
 }
@@ -349,7 +350,7 @@ fn check(
     }
     match (marker.role.as_str(), role, order) {
         ("primary", Role::Primary, Order::None) | ("replica", Role::Replica, Order::None) => {}
-        (_, Role::Primary, Order::Promote) => marker.fenced_by = 0,
+        (_, Role::Primary, Order::Promote) => {}
         (_, Role::Replica, Order::Rejoin) if marker.state != State::Creating => {
             marker.state = State::Rejoining
         }
@@ -530,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_is_remembered_until_promotion() {
+    fn a_fence_is_remembered_beyond_promotion() {
         let temp = filled(Role::Primary);
         open(temp.path(), Role::Primary, Order::None)
             .expect("its own")
@@ -540,6 +541,10 @@ mod tests {
         assert_eq!(dir.marker().fenced_by, 9);
         drop(dir);
         let dir = open(temp.path(), Role::Primary, Order::Promote).expect("its own");
-        assert_eq!(dir.marker().fenced_by, 0);
+        assert_eq!(
+            dir.marker().fenced_by,
+            9,
+            "the next reign has to be newer than it"
+        );
     }
 }

@@ -225,7 +225,8 @@ impl RunningNode {
                 self.service.set_readiness(Readiness::NotReady(why));
                 return Ok(());
             }
-            Start::Reign(_) if fenced_by > 0 => {
+            // A reign begun since then, by --promote, is newer and ends the fence.
+            Start::Reign(_) if fenced_by > self.own_epoch() && !promoted => {
                 let why = format!(
                     "epoch {fenced_by} of another node is newer; start with --promote to take writes"
                 );
@@ -240,6 +241,13 @@ impl RunningNode {
             stop.run_until_cancelled(sweeper::run(service)).await;
         });
         Ok(())
+    }
+
+    fn own_epoch(&self) -> Epoch {
+        let storage = self.service.storage.load();
+        storage
+            .as_ref()
+            .map_or(0, |storage| storage.store.lineage().epoch())
     }
 
     fn standing(&self) -> Standing {
