@@ -117,7 +117,11 @@ impl Puller {
         }
         match answer.error_code() {
             None => {}
-            Some(ErrorCode::SnapshotRequired) => return self.take_snapshot(&primary, false).await,
+            Some(ErrorCode::SnapshotRequired) => {
+                // The old generation closes only once nobody holds it.
+                drop(storage);
+                return self.take_snapshot(&primary, false).await;
+            }
             Some(code) => {
                 return Err(self
                     .refused(code, &answer, storage.as_deref(), &primary)
@@ -262,15 +266,22 @@ impl Puller {
         let (service, home) = (Arc::clone(&self.service), Arc::clone(&self.home));
         let sink =
             tokio::task::spawn_blocking(move || build(&service, &home, &path, queue, keep_old));
-        while let Some(piece) = body.chunk().await.map_err(unreachable)? {
+        let streamed = loop {
+            let piece = match body.chunk().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(unreachable(error)),
+            };
             if pieces.send(piece).await.is_err() {
-                break;
+                break Ok(());
             }
-        }
+        };
         drop(pieces);
+        // Waited for also when the stream broke: the next try must not remove what this one is still writing, or,
+        // if the end had come already, is just putting in force.
         match sink.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(Trouble::Unreachable(why)),
+            Ok(Err(why)) => Err(streamed.err().unwrap_or(Trouble::Unreachable(why))),
             Err(_) => Err(Trouble::Ended),
         }
     }
