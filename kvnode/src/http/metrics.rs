@@ -25,10 +25,7 @@ use prometheus_client::{
 };
 
 use super::answer;
-use crate::{
-    service::{Readiness, Service},
-    storage::Storage,
-};
+use crate::{service::Service, storage::Storage};
 
 /// Labels of one dimension.
 type Label = [(&'static str, String); 1];
@@ -69,7 +66,7 @@ fn node(registry: &mut Registry, service: &Service) {
         "1 on the primary of a shard, 0 on a replica",
         is_primary,
     );
-    let ready = u64::from(**service.readiness.load() == Readiness::Ready);
+    let ready = u64::from(service.ready().is_ok());
     gauge(registry, "ready", "Whether the node serves", ready);
 }
 
