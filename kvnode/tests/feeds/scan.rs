@@ -14,7 +14,7 @@ use kvclient::{
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::{Shard, put};
+use crate::support::{SHORT_LOG, Shard, put};
 
 /// The lines of one answer.
 struct Lines {
@@ -247,6 +247,49 @@ async fn a_key_that_is_there_throughout_comes_exactly_once() {
     };
     let (rounds, ()) = tokio::join!(write, read);
     assert!(rounds > 2, "writes went on meanwhile");
+}
+
+/// What cannot go on must not look whole: here a replica changes to a copy while it is being scanned.
+#[tokio::test]
+async fn a_scan_that_fails_on_the_way_breaks_the_connection() {
+    let shard = Shard::start(2, SHORT_LOG).await;
+    // More than sockets buffer.
+    shard.put_mebibytes(40).await;
+    shard
+        .until("the replica has it all", async || {
+            shard.status(1).await["visible"] == shard.status(0).await["visible"]
+        })
+        .await;
+    let mut answer = shard.get(1, "/kv").await;
+    assert_eq!(answer.status(), 200);
+    let durable = shard.status(0).await["durable"].to_string();
+    let seq: u64 = durable
+        .trim_matches('"')
+        .split('.')
+        .nth(1)
+        .map(str::parse)
+        .expect("a position")
+        .expect("a seq");
+    shard.signal(1, "-STOP");
+    shard.until_truncated(0, seq + 10).await;
+    shard.signal(1, "-CONT");
+    shard
+        .until("the replica has its copy", async || {
+            let status = shard.status(1).await;
+            status["truncated"]
+                .as_u64()
+                .is_some_and(|truncated| truncated > seq)
+        })
+        .await;
+    let mut bytes = 0;
+    let failed = loop {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => bytes += chunk.len(),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(failed && bytes < 40 << 20, "{bytes} bytes came as if whole");
 }
 
 #[tokio::test]

@@ -22,6 +22,16 @@ use serde_json::Value;
 /// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Small enough that a test fills several segments, with nothing kept beyond what must be.
+pub(crate) const SHORT_LOG: &[&str] = &[
+    "--log-segment-size",
+    "5MiB",
+    "--log-retention",
+    "0",
+    "--memtable-size",
+    "1MiB",
+];
+
 /// One shard's nodes on this machine; stopped and removed on drop.
 pub(crate) struct Shard {
     pub(crate) client: Client,
@@ -163,6 +173,24 @@ impl Shard {
                 assert!(result.status < 300, "{result:?}");
             }
         }
+    }
+
+    /// Stores so many values of 1 MiB.
+    pub(crate) async fn put_mebibytes(&self, count: usize) {
+        for n in 0..count {
+            self.put(format!("k{n:02}").as_bytes(), "", vec![b'x'; 1 << 20])
+                .await;
+        }
+    }
+
+    /// Writes until the log of a node begins behind a seq.
+    pub(crate) async fn until_truncated(&self, node: usize, beyond: u64) {
+        self.until("the log is truncated", async || {
+            self.put(b"more", "", vec![b'x'; 1 << 20]).await;
+            let status = self.status(node).await;
+            status["truncated"].as_u64().expect("a seq") > beyond
+        })
+        .await;
     }
 
     fn data(&self, node: usize) -> PathBuf {

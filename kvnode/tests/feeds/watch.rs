@@ -6,17 +6,7 @@ use kvclient::position::Position;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 
-use crate::support::{PATIENCE, Shard, put};
-
-/// Small enough that a test fills several segments, with nothing kept beyond what must be.
-const SHORT_LOG: &[&str] = &[
-    "--log-segment-size",
-    "5MiB",
-    "--log-retention",
-    "0",
-    "--memtable-size",
-    "1MiB",
-];
+use crate::support::{PATIENCE, SHORT_LOG, Shard, put};
 
 /// One event, whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -266,23 +256,6 @@ async fn refusal(shard: &Shard, query: &str) -> (u16, String) {
     (status, body["error"].as_str().expect("a code").into())
 }
 
-async fn write_mebibytes(shard: &Shard, count: usize) {
-    for n in 0..count {
-        shard
-            .put(format!("k{n}").as_bytes(), "", vec![b'x'; 1 << 20])
-            .await;
-    }
-}
-
-async fn until_truncated(shard: &Shard, beyond: u64) {
-    shard
-        .until("the log is truncated", async || {
-            shard.put(b"more", "", vec![b'x'; 1 << 20]).await;
-            shard.status(0).await["truncated"].as_u64().expect("a seq") > beyond
-        })
-        .await;
-}
-
 #[tokio::test]
 async fn what_the_log_does_not_have_is_410() {
     let mut shard = Shard::start(1, SHORT_LOG).await;
@@ -303,7 +276,7 @@ async fn what_the_log_does_not_have_is_410() {
         refusal(&shard, "key=a").await,
         (400, "bad_parameter".into())
     );
-    until_truncated(&shard, 2).await;
+    shard.until_truncated(0, 2).await;
     assert_eq!(
         refusal(&shard, "after=0.0").await,
         (410, "log_truncated".into())
@@ -319,8 +292,8 @@ async fn a_watch_that_is_too_slow_is_told() {
     let shard = Shard::start(1, SHORT_LOG).await;
     let mut watch = Watch::open(&shard, 0, "").await;
     // More than sockets buffer, so that the node cannot be done with it before the log is cut.
-    write_mebibytes(&shard, 40).await;
-    until_truncated(&shard, 35).await;
+    shard.put_mebibytes(40).await;
+    shard.until_truncated(0, 35).await;
     let mut last = Position::ZERO;
     let told = loop {
         let event = watch.next().await.expect("it is told before the end");
@@ -345,7 +318,7 @@ async fn a_replica_that_takes_a_copy_ends_its_watches() {
     let mut watch = Watch::open(&shard, 1, "after=0.0").await;
     let mut last = watch.record().await.position();
     shard.signal(1, "-STOP");
-    until_truncated(&shard, last.seq + 10).await;
+    shard.until_truncated(0, last.seq + 10).await;
     shard.signal(1, "-CONT");
     // A pull that was under way may still have brought a record or two; then comes the end.
     while let Some(event) = watch.next().await {
