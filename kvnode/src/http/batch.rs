@@ -15,13 +15,13 @@ use crate::service::Service;
 /// Does the ops of a batch and answers each.
 pub(super) async fn batch(
     request: HttpRequest,
-    mut payload: web::Payload,
+    payload: &mut web::Payload,
     service: web::Data<Service>,
 ) -> HttpResponse {
     if let Err(error) = check(&request) {
         return answer::refused_write(error, &service);
     }
-    let body = match body::read(&service, &request, &mut payload, MAX_BATCH_BYTES).await {
+    let body = match body::read(&service, &request, payload, MAX_BATCH_BYTES).await {
         Ok(body) => body,
         Err(error) => return answer::refused_write(error, &service),
     };

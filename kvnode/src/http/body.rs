@@ -4,9 +4,17 @@
 //! The framework limits the time for a request's head only, so the deadline for bodies is here: 10 s, and a second
 //! more for each 64 kB that came.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
-use actix_web::{HttpRequest, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    body::{BodySize, BoxBody, MessageBody},
+    web,
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use kvclient::wire::error::ErrorCode;
@@ -84,6 +92,40 @@ pub(super) async fn read<'a>(
         bytes: whole.freeze(),
         _held: held,
     })
+}
+
+/// Ends the connection with this answer, unless the request's body was read to its end.
+///
+/// The framework does so by itself for a body with a length. One in chunks that nobody holds any more it reads and
+/// throws away for as long as it lasts, so it has to be held until the answer has left.
+pub(super) fn close_if_unread(response: HttpResponse, payload: web::Payload) -> HttpResponse {
+    response.map_body(|_, answer| {
+        BoxBody::new(Holding {
+            answer,
+            _request: payload,
+        })
+    })
+}
+
+/// An answer's body that holds the request's.
+struct Holding {
+    answer: BoxBody,
+    _request: web::Payload,
+}
+
+impl MessageBody for Holding {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.answer.size()
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        self.answer.as_pin_mut().poll_next(context)
+    }
 }
 
 fn declared_bytes(request: &HttpRequest) -> Option<usize> {

@@ -40,18 +40,18 @@ pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> Ht
 /// Changes an entry: PUT, DELETE, and the POST forms.
 pub(super) async fn write(
     request: HttpRequest,
-    mut payload: web::Payload,
+    payload: &mut web::Payload,
     service: web::Data<Service>,
 ) -> HttpResponse {
     let (key, query) = match request::key_and_query(&request) {
         Ok(found) => found,
-        Err(error) => return refuse(&request, &mut payload, error, &service).await,
+        Err(error) => return refuse(&request, payload, error, &service).await,
     };
     // Ownership comes before anything else: what is another shard's is judged there. The body is read all the
     // same, so that a client that sends it sees the answer.
     let ours = is_ours(&key, Access::Write, &service);
     let limit = service.config.sizes.max_value_bytes;
-    let body = body::read(&service, &request, &mut payload, limit).await;
+    let body = body::read(&service, &request, payload, limit).await;
     let op = match (ours, body) {
         (false, _) => Ok(Op::new(key, Action::Delete)),
         (true, Err(error)) => Err(error),

@@ -35,21 +35,25 @@ pub(crate) fn configure(config: &mut ServiceConfig) {
 
 async fn dispatch(
     request: HttpRequest,
-    payload: web::Payload,
+    mut payload: web::Payload,
     service: web::Data<Service>,
     cluster_status: web::Data<ClusterStatus>,
 ) -> HttpResponse {
-    if let Err(error) = guard::check(&request, &service) {
-        return answer::refused_write(error, &service);
-    }
-    let response = handle(request, payload, service.clone(), cluster_status).await;
+    let is_chunked = request.headers().contains_key("transfer-encoding");
+    let response = match guard::check(&request, &service) {
+        Ok(()) => handle(request, &mut payload, service.clone(), cluster_status).await,
+        Err(error) => answer::refused_write(error, &service),
+    };
     service.metrics.answered(response.status().as_u16());
-    response
+    match is_chunked {
+        true => body::close_if_unread(response, payload),
+        false => response,
+    }
 }
 
 async fn handle(
     request: HttpRequest,
-    payload: web::Payload,
+    payload: &mut web::Payload,
     service: web::Data<Service>,
     cluster_status: web::Data<ClusterStatus>,
 ) -> HttpResponse {
