@@ -1,0 +1,13 @@
+//! Real `kvnode` processes on this machine, used and broken the way users and machines do.
+//!
+//! One binary, a file per topic. Every test starts its own nodes on free ports of 127.0.0.1 with data in a temporary
+//! directory, waits on conditions, and leaves no process behind. `KV_SLOW=1` runs the long forms too; `KV_SEED`
+//! repeats the random choices of a run.
+
+mod crash;
+mod keys;
+mod limits;
+mod put_get;
+mod redirect;
+mod replication;
+mod support;

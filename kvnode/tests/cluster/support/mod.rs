@@ -1,0 +1,59 @@
+//! What all topics share: real nodes on this machine, HTTP to them, links that break, and a memory of what was
+//! acknowledged.
+
+pub(crate) mod cluster;
+pub(crate) mod http;
+pub(crate) mod link;
+pub(crate) mod oracle;
+pub(crate) mod ports;
+pub(crate) mod writers;
+
+use std::time::{Duration, Instant};
+
+use kvclient::slot::{SLOT_COUNT, Slot};
+
+/// Longest wait for anything. Ordinary waits end within a fraction of it; a loaded machine gets the rest.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `check` gives a value. Panics with `reason` if it does not in [`PATIENCE`].
+pub(crate) async fn eventually<T>(reason: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = check().await {
+            return value;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "did not come to pass in {PATIENCE:?}: {reason}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A random generator whose seed is printed; `KV_SEED` repeats a run.
+pub(crate) fn seeded() -> fastrand::Rng {
+    let seed = std::env::var("KV_SEED").map_or_else(
+        |_| fastrand::u64(..),
+        |text| text.parse().expect("KV_SEED is a number"),
+    );
+    eprintln!("KV_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
+}
+
+/// Whether the long forms of tests run too.
+pub(crate) fn slow() -> bool {
+    std::env::var_os("KV_SLOW").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// The shard of a key among `shards` of even size.
+pub(crate) fn shard_of(key: &[u8], shards: usize) -> usize {
+    usize::from(Slot::of_bytes(key).number()) * shards / usize::from(SLOT_COUNT)
+}
+
+/// A key that starts with `prefix` and belongs to a shard.
+pub(crate) fn key_in(shard: usize, shards: usize, prefix: &str) -> String {
+    (0..)
+        .map(|n| format!("{prefix}{n}"))
+        .find(|key| shard_of(key.as_bytes(), shards) == shard)
+        .expect("some key is there")
+}

@@ -1,0 +1,170 @@
+//! Writers under load: each puts batches of its own keys to one primary and tells the oracle what it was told.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use kvclient::{
+    attempt::Outcome as Attempted,
+    key::Key,
+    node_client::{NodeClient, NodeClientOptions},
+    shard_map::Address,
+    wire::{
+        batch::{Action, Op, OpResult},
+        error::Applied,
+    },
+};
+use tokio::task::JoinSet;
+
+use super::{
+    cluster::Cluster,
+    eventually, key_in,
+    oracle::{Oracle, Outcome},
+};
+
+/// Writers at work, spread over the shards of a cluster.
+pub(crate) struct Writers {
+    tasks: JoinSet<(usize, Oracle)>,
+    stop: Arc<AtomicBool>,
+    acked: Arc<AtomicUsize>,
+}
+
+/// What the writers of one run do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) writers: usize,
+    /// Ops in a batch.
+    pub(crate) batch: usize,
+    /// Keys of each writer, written again and again.
+    pub(crate) keys: usize,
+    pub(crate) value_bytes: usize,
+    /// Distinguishes the keys of this run from those of others.
+    pub(crate) run: usize,
+}
+
+impl Writers {
+    /// Starts them.
+    pub(crate) fn start(cluster: &Cluster, load: Load) -> Self {
+        let client = NodeClient::new(NodeClientOptions::default()).expect("a client");
+        let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let shards = cluster.shape.shards;
+        let mut tasks = JoinSet::new();
+        for number in 0..load.writers {
+            let shard = number % shards;
+            let mut writer = Writer {
+                client: client.clone(),
+                primary: cluster.primary(shard).to_address(),
+                keys: (0..load.keys)
+                    .map(|key| key_in(shard, shards, &format!("r{}w{number}k{key}:", load.run)))
+                    .collect(),
+                load,
+                oracle: Oracle::default(),
+                acked: Arc::clone(&acked),
+            };
+            let stop = Arc::clone(&stop);
+            tasks.spawn(async move {
+                let mut round = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    writer.write_batch(round).await;
+                    round += 1;
+                }
+                (shard, writer.oracle)
+            });
+        }
+        Self { tasks, stop, acked }
+    }
+
+    /// Waits until so many writes are acknowledged.
+    pub(crate) async fn wait_acked(&self, count: usize) {
+        eventually(&format!("{count} writes are acknowledged"), async || {
+            (self.acked.load(Ordering::Relaxed) >= count).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends them after their current batch; what each shard was told.
+    pub(crate) async fn stop(mut self, oracles: &mut [Oracle]) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            let (shard, oracle) = ended.expect("a writer does not panic");
+            oracles[shard].merge(oracle);
+        }
+    }
+}
+
+struct Writer {
+    client: NodeClient,
+    primary: Address,
+    keys: Vec<String>,
+    load: Load,
+    oracle: Oracle,
+    acked: Arc<AtomicUsize>,
+}
+
+impl Writer {
+    async fn write_batch(&mut self, round: usize) {
+        let mut ops = Vec::with_capacity(self.load.batch);
+        for n in 0..self.load.batch {
+            let number = round * self.load.batch + n;
+            let key = &self.keys[number % self.keys.len()];
+            ops.push(put(key, number, self.load.value_bytes));
+        }
+        let answer = self
+            .client
+            .batch(&self.primary, &ops, Duration::from_secs(10))
+            .await;
+        match answer {
+            Ok(answer) => {
+                for (op, result) in ops.iter().zip(answer.results) {
+                    self.note(op, outcome(&result));
+                }
+            }
+            Err(error) if error.outcome() == Attempted::NotApplied => {
+                // The node is down or not ready: no need to ask as fast as the machine can.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(_) => ops
+                .iter()
+                .for_each(|op| self.note(op, Some(Outcome::Unknown))),
+        }
+    }
+
+    fn note(&mut self, op: &Op, outcome: Option<Outcome>) {
+        let (Action::Put { value, .. }, Some(outcome)) = (&op.action, outcome) else {
+            return;
+        };
+        if matches!(outcome, Outcome::Acked(_)) {
+            self.acked.fetch_add(1, Ordering::Relaxed);
+        }
+        self.oracle.wrote(&op.key, value.clone(), outcome);
+    }
+}
+
+/// A value that names its key and number, so that a wrong or torn one shows.
+fn put(key: &str, number: usize, value_bytes: usize) -> Op {
+    let mut value = format!("{key}#{number}#");
+    while value.len() < value_bytes {
+        value.push(char::from(
+            b'a' + u8::try_from(number % 26).expect("below 26"),
+        ));
+    }
+    let action = Action::Put {
+        value: Bytes::from(value),
+        ttl_ms: None,
+    };
+    Op::new(Key::new(key.to_owned()).expect("a key"), action)
+}
+
+/// `None` if the write surely did not take place.
+fn outcome(result: &OpResult) -> Option<Outcome> {
+    match (result.applied, result.position) {
+        (Some(Applied::Yes), Some(position)) => Some(Outcome::Acked(position)),
+        (Some(Applied::No), _) => None,
+        _ => Some(Outcome::Unknown),
+    }
+}
