@@ -242,9 +242,13 @@ impl Service {
         }
     }
 
-    /// Serves no longer: takes no more writes, and ends the streams that have no end of their own.
+    /// Serves no longer: running requests are finished, and streams that have no end of their own end now.
     pub fn begin_stop(&self) {
-        self.readiness.store(Arc::new(Readiness::Stopping));
+        let before = self.readiness.swap(Arc::new(Readiness::Stopping));
+        if let (true, Some(storage)) = (*before != Readiness::Ready, &*self.storage.load()) {
+            // It took no writes before, and does not begin to now.
+            storage.commit.end_reign();
+        }
         self.stopping.cancel();
     }
 
@@ -282,10 +286,13 @@ impl Service {
                 ErrorCode::TooLarge,
                 too_large(value.len(), self.config.sizes.max_value_bytes),
             ),
-            _ if *self.readiness.load_full() != Readiness::Ready => {
-                Some(self.not_ready(Some(Applied::No)))
-            }
-            _ => None,
+            // Requests that run when the node stops are finished, writes too.
+            _ => match **self.readiness.load() {
+                Readiness::Ready | Readiness::Stopping => None,
+                Readiness::NotReady(_) | Readiness::Diverged(_) | Readiness::Damaged(_) => {
+                    Some(self.not_ready(Some(Applied::No)))
+                }
+            },
         }
     }
 
