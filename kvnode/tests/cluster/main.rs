@@ -10,4 +10,5 @@ mod limits;
 mod put_get;
 mod redirect;
 mod replication;
+mod start;
 mod support;
