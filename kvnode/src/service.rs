@@ -30,7 +30,7 @@ use crate::{
     config::NodeConfig,
     metrics::Metrics,
     ownership::{self, Access, Decision, Place},
-    replication::Progress,
+    replication::progress::Progress,
     storage::Storage,
     store::StoreError,
 };
