@@ -29,7 +29,7 @@ use crate::{
     http,
     metrics::Metrics,
     replication::{
-        Progress,
+        Progress, diverged,
         puller::Puller,
         reign::{self, Standing, Start},
     },
@@ -189,10 +189,21 @@ impl RunningNode {
     }
 
     fn begin_replica(&mut self) {
-        let has_data = self.service.storage.load().is_some();
-        self.service.set_readiness(match has_data {
-            true => Readiness::Ready,
-            false => Readiness::NotReady("waits for a first copy of the primary's data".into()),
+        let storage = self.service.storage.load_full();
+        let parted = storage
+            .as_ref()
+            .and_then(|storage| diverged::saved_tail(&self.home.diverged_dir(), storage));
+        self.service.set_readiness(match (storage, parted) {
+            (None, _) => {
+                Readiness::NotReady("waits for a first copy of the primary's data".into())
+            }
+            (Some(_), None) => Readiness::Ready,
+            // Until a pull passes, what was true before the restart is true now.
+            (Some(_), Some(tail)) => Readiness::Diverged(format!(
+                "before it was restarted, this replica's log was not a prefix of the primary's; what only this node \
+                 has is kept in {}",
+                tail.display()
+            )),
         });
         let puller = Puller {
             service: Arc::clone(&self.service),

@@ -20,6 +20,17 @@ use crate::{json::bytes_field, log::ReadFrames, storage::Storage};
 /// Bytes of frames read at once.
 const READ_BYTES: usize = 1 << 20;
 
+/// The file that keeps the tail of this very log, if one was saved before.
+pub fn saved_tail(dir: &Path, storage: &Storage) -> Option<PathBuf> {
+    let begins = format!("{:032x}-", storage.history);
+    let ends = format!("-{}.ndjson", storage.log.durable().seq);
+    let files = std::fs::read_dir(dir).ok()?.flatten();
+    files.map(|file| file.path()).find(|path| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(&begins) && name.ends_with(&ends))
+    })
+}
+
 /// Writes the records after seq `common` to a file in `dir`, and names it. A file that is there already is whole.
 ///
 /// # Errors

@@ -610,13 +610,21 @@ async fn a_diverged_replica_keeps_its_tail_and_waits_for_a_person() {
         "the primary does not take it"
     );
 
-    // A restart changes nothing of that, and writes nothing twice.
+    // A restart changes nothing of that, with nobody there to tell it again, and writes nothing twice.
+    primary.stop().await;
     replica.kill();
     replica.spawn(&[]);
     replica.wait_not_ready("diverged").await;
+    let answer = replica.ask("GET", "/kv/own").await;
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (503, "replica_diverged")
+    );
     assert_eq!(saved_tail(replica), tail);
-
     replica.stop().await;
+
+    // (With this replica there the primary would not take writes again: its log is the longer one.)
+    primary.start().await;
     replica.spawn(&["--rejoin"]);
     replica.wait_ready().await;
     let end = primary.at("durable").await;
