@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::support::{
     cluster::{Cluster, Node, Shape, equal_logs},
     oracle::Oracle,
@@ -69,9 +71,12 @@ async fn all_nodes_killed_at_once_lose_nothing() {
         writers.wait_acked(least / rounds + rng.usize(..500)).await;
         let began = Instant::now();
         for node in cluster.nodes() {
-            node.kill();
+            node.signal(Signal::KILL);
         }
         slowest_kill = slowest_kill.max(began.elapsed());
+        for node in cluster.nodes() {
+            assert_eq!(node.ended().await, -9, "{}", node.said());
+        }
         writers.stop(&mut oracles).await;
         cluster.start_all().await;
         for (shard, oracle) in oracles.iter().enumerate() {
