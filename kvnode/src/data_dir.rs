@@ -5,6 +5,7 @@
 //! DATA/node.toml          the marker: format, node id, shard, slots, role, state, history
 //! DATA/CURRENT            name of the generation in force, "gen-1"
 //! DATA/gen-1/log, lmdb    log segments and LMDB environment of that generation
+//! DATA/gen-2.new          a generation that is being built
 //! DATA/diverged/          tails that parted from the primary's log, kept for a person
 //! ```
 //!
@@ -53,6 +54,8 @@ pub enum DataError {
 pub enum State {
     /// Nothing was ever acknowledged from here.
     Creating,
+    /// A replica's first copy, by the log, that has not reached the primary yet: no reads.
+    Copying,
     /// Data is there; if it is not, it was lost.
     Ready,
     /// A person gave the data up: a snapshot into a new generation is awaited.
@@ -81,6 +84,9 @@ pub struct Marker {
     /// `--promote`, which begins a newer one. 0: none.
     #[serde(default)]
     pub fenced_by: Epoch,
+    /// Why the data is wrong although it is whole, until `--rejoin`; empty: it is not.
+    #[serde(default)]
+    pub distrust: String,
 }
 
 /// A person's word, given once on the command line.
@@ -121,10 +127,13 @@ impl DataDir {
             _lock: lock,
         };
         dir.save()?;
-        if dir.marker.state == State::Creating {
-            dir.remove_generations()?;
-        } else if dir.marker.state == State::Ready {
-            dir.check_there()?;
+        match dir.marker.state {
+            State::Creating => dir.remove_generations(|_| true)?,
+            State::Copying | State::Ready => {
+                dir.check_there()?;
+                dir.remove_unfinished()?;
+            }
+            State::Rejoining => {}
         }
         Ok(dir)
     }
@@ -179,26 +188,34 @@ impl DataDir {
         Ok(self.path.join(name.trim()))
     }
 
-    /// A name for a new generation, larger than all that are there. What was left of an unfinished one of that
-    /// name is removed.
+    /// An empty directory in which the next generation is built, its number larger than all that are there. What
+    /// was left of an unfinished one is removed.
     ///
     /// # Errors
     /// [`DataError`] if the directory cannot be read or made.
     pub fn new_generation(&self) -> Result<PathBuf, DataError> {
-        let in_force = self.current().ok();
-        let number = |path: &Path| {
-            path.file_name()?
-                .to_str()?
-                .strip_prefix("gen-")?
-                .parse::<u64>()
-                .ok()
-        };
-        let next = in_force.as_deref().and_then(number).unwrap_or(0) + 1;
-        let path = self.path.join(format!("gen-{next}"));
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(failed("cannot remove unfinished", &path))?;
-        }
+        self.remove_generations(|generation| generation.unfinished)?;
+        let all = generations(&self.path)?;
+        let next = all
+            .iter()
+            .map(|generation| generation.number)
+            .max()
+            .unwrap_or(0)
+            + 1;
+        let path = self.path.join(format!("gen-{next}.new"));
         fs::create_dir(&path).map_err(failed("cannot make", &path))?;
+        sync_dir(&self.path)?;
+        Ok(path)
+    }
+
+    /// Gives a generation that is built its name. It is not in force yet.
+    ///
+    /// # Errors
+    /// [`DataError`]: it is still unfinished.
+    pub fn finish_generation(&self, unfinished: &Path) -> Result<PathBuf, DataError> {
+        let path = unfinished.with_extension("");
+        sync_dir(unfinished)?;
+        fs::rename(unfinished, &path).map_err(failed("cannot rename", unfinished))?;
         sync_dir(&self.path)?;
         Ok(path)
     }
@@ -207,15 +224,38 @@ impl DataDir {
     ///
     /// # Errors
     /// [`DataError`]: the old generation is still in force.
-    pub fn install(&mut self, generation: &Path, history: u128) -> Result<(), DataError> {
+    pub fn install(
+        &mut self,
+        generation: &Path,
+        history: u128,
+        state: State,
+    ) -> Result<(), DataError> {
         let name = generation
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        sync_dir(generation)?;
+        // CURRENT first: until the marker follows, the state before (creating, rejoining) has the work done anew.
         replace(&self.path, "CURRENT", format!("{name}\n").as_bytes())?;
-        self.marker.state = State::Ready;
+        self.marker.state = state;
         self.marker.history = format!("{history:032x}");
+        self.save()
+    }
+
+    /// A replica's first copy has reached the primary.
+    ///
+    /// # Errors
+    /// [`DataError`]: it is not remembered.
+    pub fn copied(&mut self) -> Result<(), DataError> {
+        self.marker.state = State::Ready;
+        self.save()
+    }
+
+    /// Remembers that the data is wrong, until `--rejoin`.
+    ///
+    /// # Errors
+    /// [`DataError`]: it is not remembered.
+    pub fn distrust(&mut self, why: &str) -> Result<(), DataError> {
+        self.marker.distrust = why.to_owned();
         self.save()
     }
 
@@ -228,27 +268,40 @@ impl DataDir {
         self.save()
     }
 
+    /// Writes the marker if it differs from what is there: a full disk must not keep a node from starting.
     fn save(&mut self) -> Result<(), DataError> {
-        let m = &self.marker;
-        let state = match m.state {
-            State::Creating => "creating",
-            State::Ready => "ready",
-            State::Rejoining => "rejoining",
-        };
+        if matches!(read_marker(&self.path), Ok(Some(there)) if there == self.marker) {
+            return Ok(());
+        }
+        let text =
+            toml::to_string(&self.marker).map_err(|error| DataError::Refused(error.to_string()))?;
         let text = format!(
-            "# Whose data this is. kvnode refuses to start if it contradicts the shard map; do not edit.\n\
-             format = {}\nnode_id = \"{}\"\nshard = {:?}\nslots = \"{}\"\nrole = \"{}\"\nstate = \"{state}\"\n\
-             history = \"{}\"\nfenced_by = {}\n",
-            m.format, m.node_id, m.shard, m.slots, m.role, m.history, m.fenced_by
+            "# Whose data this is. kvnode refuses to start if it contradicts the shard map; do not edit.\n{text}"
         );
         replace(&self.path, "node.toml", text.as_bytes())
     }
 
-    fn remove_generations(&self) -> Result<(), DataError> {
-        for path in generations(&self.path)? {
-            fs::remove_dir_all(&path).map_err(failed("cannot remove unfinished", &path))?;
+    fn remove_generations(&self, which: impl Fn(&Generation) -> bool) -> Result<(), DataError> {
+        for generation in generations(&self.path)?
+            .iter()
+            .filter(|generation| which(generation))
+        {
+            let path = &generation.path;
+            fs::remove_dir_all(path).map_err(failed("cannot remove unfinished", path))?;
         }
         Ok(())
+    }
+
+    /// Removes what was built and never put in force. Older generations are a person's to remove.
+    fn remove_unfinished(&self) -> Result<(), DataError> {
+        let in_force = self.current()?;
+        let all = generations(&self.path)?;
+        let number = all
+            .iter()
+            .find(|generation| generation.path == in_force)
+            .map(|generation| generation.number);
+        let Some(number) = number else { return Ok(()) };
+        self.remove_generations(|generation| generation.unfinished || generation.number > number)
     }
 
     fn check_there(&self) -> Result<(), DataError> {
@@ -315,6 +368,7 @@ fn fresh(path: &Path, shard: &Shard, role: Role) -> Result<Marker, DataError> {
         state: State::Creating,
         history: String::new(),
         fenced_by: 0,
+        distrust: String::new(),
     })
 }
 
@@ -350,9 +404,23 @@ fn check(
     }
     match (marker.role.as_str(), role, order) {
         ("primary", Role::Primary, Order::None) | ("replica", Role::Replica, Order::None) => {}
+        ("replica", Role::Primary, Order::Promote)
+            if matches!(marker.state, State::Creating | State::Copying) =>
+        {
+            return refused(
+                "--promote is given, but this replica never finished its first copy of the primary; promote a node \
+                 that has the data"
+                    .into(),
+            );
+        }
+        // The copy that --rejoin asked for did not come; the data that it set aside is still in force.
+        (_, Role::Primary, Order::Promote) if marker.state == State::Rejoining => {
+            marker.state = State::Ready
+        }
         (_, Role::Primary, Order::Promote) => {}
         (_, Role::Replica, Order::Rejoin) if marker.state != State::Creating => {
-            marker.state = State::Rejoining
+            marker.state = State::Rejoining;
+            marker.distrust.clear();
         }
         (_, Role::Replica, Order::Rejoin) => {}
         (_, Role::Primary, Order::Rejoin) => {
@@ -386,12 +454,33 @@ fn check(
     Ok(marker)
 }
 
-fn generations(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// A generation's directory.
+struct Generation {
+    path: PathBuf,
+    number: u64,
+    unfinished: bool,
+}
+
+fn generations(path: &Path) -> Result<Vec<Generation>, DataError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(failed("cannot read", path))? {
-        let entry = entry.map_err(failed("cannot read", path))?;
-        if entry.file_name().to_string_lossy().starts_with("gen-") {
-            found.push(entry.path());
+        let path = entry.map_err(failed("cannot read", path))?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let Some(number) = name.strip_prefix("gen-") else {
+            continue;
+        };
+        let (number, unfinished) = number
+            .strip_suffix(".new")
+            .map_or((number, false), |number| (number, true));
+        if let Ok(number) = number.parse() {
+            found.push(Generation {
+                path,
+                number,
+                unfinished,
+            });
         }
     }
     Ok(found)
@@ -450,12 +539,18 @@ mod tests {
     fn filled(role: Role) -> tempfile::TempDir {
         let temp = tempfile::tempdir().expect("tempdir");
         let mut dir = open(temp.path(), role, Order::None).expect("fresh");
-        let generation = dir.new_generation().expect("generation");
-        fs::create_dir_all(generation.join("lmdb")).expect("dir");
-        fs::create_dir_all(generation.join("log")).expect("dir");
-        fs::write(generation.join("lmdb/data.mdb"), b"x").expect("file");
-        dir.install(&generation, 7).expect("installed");
+        fill(&mut dir);
         temp
+    }
+
+    fn fill(dir: &mut DataDir) {
+        let unfinished = dir.new_generation().expect("generation");
+        fs::create_dir_all(unfinished.join("lmdb")).expect("dir");
+        fs::create_dir_all(unfinished.join("log")).expect("dir");
+        fs::write(unfinished.join("lmdb/data.mdb"), b"x").expect("file");
+        let generation = dir.finish_generation(&unfinished).expect("finished");
+        dir.install(&generation, 7, State::Ready)
+            .expect("installed");
     }
 
     fn refusal(result: Result<DataDir, DataError>) -> String {
@@ -471,7 +566,7 @@ mod tests {
         let dir = open(temp.path(), Role::Primary, Order::None).expect("its own");
         assert_eq!((dir.history(), dir.marker().state), (Some(7), State::Ready));
         assert!(dir.current().expect("current").ends_with("gen-1"));
-        assert!(dir.new_generation().expect("new").ends_with("gen-2"));
+        assert!(dir.new_generation().expect("new").ends_with("gen-2.new"));
     }
 
     #[test]
@@ -527,7 +622,11 @@ mod tests {
         dir.new_generation().expect("generation");
         drop(dir);
         let dir = open(temp.path(), Role::Primary, Order::None).expect("again");
-        assert!(dir.new_generation().expect("generation").ends_with("gen-1"));
+        assert!(
+            dir.new_generation()
+                .expect("generation")
+                .ends_with("gen-1.new")
+        );
     }
 
     #[test]

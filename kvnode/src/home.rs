@@ -13,7 +13,7 @@ use kvclient::{position::Epoch, wire::log::Link};
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use crate::{
-    data_dir::{DataDir, DataError, Marker},
+    data_dir::{DataDir, DataError, Marker, State},
     service::{Readiness, Service},
     storage::{self, FailureSender, Storage, StorageError, StorageThreads},
     store::VerifyReport,
@@ -84,24 +84,59 @@ impl Home {
         self.lock().dir.fence(epoch)
     }
 
+    /// Remembers that the data is wrong although it is whole.
+    ///
+    /// # Errors
+    /// It is not remembered beyond this process.
+    pub fn distrust(&self, why: &str) -> Result<(), DataError> {
+        self.lock().dir.distrust(why)
+    }
+
+    /// Remembers that a replica's first copy is complete.
+    ///
+    /// # Errors
+    /// It is not remembered: the next start refuses reads until it is level with its primary again.
+    pub fn copied(&self) -> Result<(), DataError> {
+        self.lock().dir.copied()
+    }
+
     /// Opens the generation in force and gives it to the service.
     ///
     /// # Errors
     /// [`HomeError`]: the node must not start on it.
     pub fn open(&self, service: &Arc<Service>) -> Result<(), HomeError> {
-        self.open_in(&mut self.lock(), service)
+        let mut inner = self.lock();
+        let path = inner.dir.current()?;
+        let history = inner.dir.history().ok_or_else(|| {
+            DataError::Refused(format!(
+                "{}: node.toml does not say which history it holds",
+                path.display()
+            ))
+        })?;
+        let (storage, open) = self.open_at(service, &path, history)?;
+        put_in_force(&mut inner, service, storage, open);
+        Ok(())
     }
 
-    /// Makes an empty generation of a history, puts it in force and opens it.
+    /// Makes an empty generation of a history, puts it in force and opens it. `state` is what the marker says of it
+    /// from then on.
     ///
     /// # Errors
     /// [`HomeError`]: nothing is in force.
-    pub fn begin(&self, service: &Arc<Service>, history: u128) -> Result<(), HomeError> {
+    pub fn begin(
+        &self,
+        service: &Arc<Service>,
+        history: u128,
+        state: State,
+    ) -> Result<(), HomeError> {
         let mut inner = self.lock();
         let path = inner.dir.new_generation()?;
         storage::create(&path, history, Link::default(), &service.config.sizes)?;
-        inner.dir.install(&path, history)?;
-        self.open_in(&mut inner, service)
+        let path = inner.dir.finish_generation(&path)?;
+        inner.dir.install(&path, history, state)?;
+        let (storage, open) = self.open_at(service, &path, history)?;
+        put_in_force(&mut inner, service, storage, open);
+        Ok(())
     }
 
     /// An empty directory for the next generation.
@@ -112,24 +147,34 @@ impl Home {
         self.lock().dir.new_generation()
     }
 
-    /// Closes the generation in force, puts the finished one at `path` in force instead and opens it. The old one
-    /// is removed unless a person wanted it kept (`--rejoin`).
+    /// Opens the generation that was built at `unfinished` and puts it in force instead of the one that is. The old
+    /// one is removed, unless a person wants it kept (`--rejoin`); only in that case may the new one have another
+    /// history, or lack what the old one holds.
     ///
     /// # Errors
-    /// [`HomeError`]: nothing is open; the next start finds one of the two in force, whole.
+    /// [`HomeError`]: the old generation is in force and open as before.
     pub fn change_to(
         &self,
         service: &Arc<Service>,
-        path: &Path,
+        unfinished: &Path,
         history: u128,
-        keep_old: bool,
+        old: OldGeneration,
     ) -> Result<(), HomeError> {
         let mut inner = self.lock();
-        let old = inner.dir.current().ok();
-        Self::close_in(&mut inner, service);
-        inner.dir.install(path, history)?;
-        self.open_in(&mut inner, service)?;
-        if let Some(old) = old.filter(|_| !keep_old)
+        let old_path = inner.dir.current().ok();
+        let path = inner.dir.finish_generation(unfinished)?;
+        let (storage, open) = self.open_at(service, &path, history)?;
+        let installed = match old {
+            OldGeneration::Keep => Ok(()),
+            OldGeneration::Remove => check_replaces(service, &storage),
+        }
+        .and_then(|()| Ok(inner.dir.install(&path, history, State::Ready)?));
+        if let Err(error) = installed {
+            close_storage(Arc::new(storage), open);
+            return Err(error);
+        }
+        put_in_force(&mut inner, service, storage, open);
+        if let (OldGeneration::Remove, Some(old)) = (old, old_path)
             && let Err(error) = std::fs::remove_dir_all(&old)
         {
             tracing::warn!(path = %old.display(), %error, "the old generation cannot be removed");
@@ -138,48 +183,77 @@ impl Home {
     }
 
     /// Closes what is open, leaving a floor for the next start.
-    pub fn close(&self, service: &Arc<Service>) {
-        Self::close_in(&mut self.lock(), service);
+    pub fn close(&self, service: &Service) {
+        let open = self.lock().open.take();
+        if let (Some(storage), Some(open)) = (service.storage.swap(None), open) {
+            close_storage(storage, open);
+        }
     }
 
-    fn open_in(&self, inner: &mut Inner, service: &Arc<Service>) -> Result<(), HomeError> {
-        let path = inner.dir.current()?;
-        let history = inner.dir.history().ok_or_else(|| {
-            DataError::Refused(format!(
-                "{}: node.toml does not say which history it holds",
-                path.display()
-            ))
-        })?;
+    fn open_at(
+        &self,
+        service: &Arc<Service>,
+        path: &Path,
+        history: u128,
+    ) -> Result<(Storage, Open), HomeError> {
         let sizes = &service.config.sizes;
         let (storage, threads) =
-            storage::open(&path, history, sizes, &service.clock, &self.failures)?;
+            storage::open(path, history, sizes, &service.clock, &self.failures)?;
         let closing = Arc::new(AtomicBool::new(false));
         verify(service, &storage, &closing)?;
         let upkeep = Storage::upkeep(storage.clone(), self.failures.clone());
         let upkeep = self.runtime.spawn(upkeep).abort_handle();
-        inner.open = Some(Open {
+        let open = Open {
             threads,
             upkeep,
             closing,
-        });
-        service.storage.store(Some(storage.into()));
-        Ok(())
-    }
-
-    fn close_in(inner: &mut Inner, service: &Arc<Service>) {
-        let storage = service.storage.swap(None);
-        let Some(open) = inner.open.take() else {
-            return;
         };
-        open.closing.store(true, Ordering::Release);
-        if let Some(storage) = storage {
-            storage.commit.stop();
-        }
-        open.upkeep.abort();
-        if let Err(error) = open.threads.close() {
-            tracing::warn!(%error, "the floor could not be written; the next start trusts the log alone");
-        }
+        Ok((storage, open))
     }
+}
+
+/// What becomes of the generation that another one replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldGeneration {
+    /// A person gave it up: it stays aside until removed by hand.
+    Keep,
+    /// The new one holds all that it held.
+    Remove,
+}
+
+/// Changes over; what was in force before is closed once nothing new can reach it.
+fn put_in_force(inner: &mut Inner, service: &Service, storage: Storage, open: Open) {
+    let before = service.storage.swap(Some(Arc::new(storage)));
+    let open_before = inner.open.replace(open);
+    if let (Some(storage), Some(open)) = (before, open_before) {
+        close_storage(storage, open);
+    }
+}
+
+/// Closes one generation. Its last handle has to be given here: LMDB closes only when nobody holds it.
+fn close_storage(storage: Arc<Storage>, open: Open) {
+    open.closing.store(true, Ordering::Release);
+    storage.commit.stop();
+    drop(storage);
+    open.upkeep.abort();
+    if let Err(error) = open.threads.close() {
+        tracing::warn!(%error, "the floor could not be written; the next start trusts the log alone");
+    }
+}
+
+/// A copy replaces data silently only if it is of the same history and goes beyond it.
+fn check_replaces(service: &Service, copy: &Storage) -> Result<(), HomeError> {
+    let Some(old) = service.storage.load_full() else {
+        return Ok(());
+    };
+    let (held, end) = (old.log.durable(), copy.log.durable());
+    if old.history == copy.history && copy.store.lineage().holds(held, end.seq) {
+        return Ok(());
+    }
+    Err(StorageError::Refused(format!(
+        "the primary's snapshot ends at {end} and does not contain {held}, which this replica holds"
+    ))
+    .into())
 }
 
 /// How much of the data is verified before the node is ready: about a second. The rest follows behind.
@@ -213,7 +287,9 @@ fn verify(
                 }
             }
         }
-        if let Err(why) = judge(verifier.report()) {
+        if let Err(why) = judge(verifier.report())
+            && !closing.load(Ordering::Acquire)
+        {
             tracing::error!(%why, "stored data is damaged");
             service.set_readiness(Readiness::Damaged(why));
         }

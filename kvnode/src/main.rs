@@ -100,33 +100,37 @@ async fn serve(config: NodeConfig) -> ExitCode {
             "--insecure-no-auth: whoever reaches this node can read and change everything"
         );
     }
-    let mut node = match node::start(config).await {
-        Ok(node) => node,
-        Err(error) => return fail(start_code(&error), &error),
-    };
-    tracing::info!(%address, %role, shard, "serves");
+    // Before the node starts: a signal that comes meanwhile must not kill it half-way.
     let signals = (
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
         signal(SignalKind::hangup()),
     );
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-        node.stop().await;
         return fail(STORAGE_FAILED, &"no signals can be received");
     };
+    let mut node = match node::start(config).await {
+        Ok(node) => node,
+        Err(error) => return fail(start_code(&error), &error),
+    };
+    tracing::info!(%address, %role, shard, "serves");
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(&node),
             why = node.failed() => {
-                // What the disk holds is not certain any more: nothing is closed in order, the next start decides.
-                return fail(STORAGE_FAILED, &why);
+                fail(STORAGE_FAILED, &why);
+                // What the disk holds is not certain any more, and a thread may hang in it: nothing is closed in
+                // order, the next start decides.
+                std::process::exit(STORAGE_FAILED.into());
             }
         }
     }
-    node.stop().await;
-    ExitCode::SUCCESS
+    match node.stop().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(STORAGE_FAILED, &why),
+    }
 }
 
 fn reload(node: &RunningNode) {

@@ -6,7 +6,10 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -24,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::ShardClock,
     config::NodeConfig,
-    data_dir::{DataDir, DataError, Order, State},
+    data_dir::{DataDir, DataError, Marker, Order, State},
     home::{Home, HomeError},
     http,
     metrics::Metrics,
@@ -123,6 +126,7 @@ pub async fn start_on(
         map: ArcSwap::from_pointee(config.map.clone()),
         map_conflict: ArcSwapOption::empty(),
         storage: ArcSwapOption::empty(),
+        recovering: AtomicBool::new(dir.marker().state != State::Creating),
         readiness: ArcSwap::from_pointee(Readiness::NotReady("recovering the log".into())),
         clock: Arc::new(ShardClock::start(0)),
         progress: Progress::default(),
@@ -155,7 +159,8 @@ pub async fn start_on(
     match node.begin().await {
         Ok(()) => Ok(node),
         Err(error) => {
-            node.stop().await;
+            // The reason to stop is told; what else fails on the way adds nothing to it.
+            let _ = node.stop().await;
             Err(error)
         }
     }
@@ -165,12 +170,13 @@ impl RunningNode {
     async fn begin(&mut self) -> Result<(), StartError> {
         let marker = self.home.marker();
         self.service.progress.saw_epoch(marker.fenced_by);
-        if marker.state == State::Ready {
+        if matches!(marker.state, State::Ready | State::Copying) {
             self.blocking(|home, service| home.open(service)).await?;
         }
+        self.service.recovering.store(false, Ordering::Release);
         match self.service.role() {
-            Role::Replica => self.begin_replica(),
-            Role::Primary => self.begin_primary(marker.fenced_by).await?,
+            Role::Replica => self.begin_replica(&marker),
+            Role::Primary => self.begin_primary().await?,
         }
         Ok(())
     }
@@ -188,7 +194,7 @@ impl RunningNode {
         }
     }
 
-    fn begin_replica(&mut self) {
+    fn begin_replica(&mut self, marker: &Marker) {
         let storage = self.service.storage.load_full();
         let parted = storage
             .as_ref()
@@ -197,6 +203,8 @@ impl RunningNode {
             (None, _) => {
                 Readiness::NotReady("waits for a first copy of the primary's data".into())
             }
+            (Some(_), _) if !marker.distrust.is_empty() => Readiness::Diverged(marker.distrust.clone()),
+            (Some(_), _) if marker.state == State::Copying => Readiness::Copying,
             (Some(_), None) => Readiness::Ready,
             // Until a pull passes, what was true before the restart is true now.
             (Some(_), Some(tail)) => Readiness::Diverged(format!(
@@ -216,7 +224,7 @@ impl RunningNode {
         });
     }
 
-    async fn begin_primary(&mut self, fenced_by: Epoch) -> Result<(), StartError> {
+    async fn begin_primary(&mut self) -> Result<(), StartError> {
         let others: Vec<Address> = {
             let map = self.service.map.load();
             own_shard(&map, self.service.place())
@@ -230,28 +238,42 @@ impl RunningNode {
         ));
         let answers = reign::ask(&self.service.client, &others).await;
         let promoted = self.service.config.order == Order::Promote;
+        // Also what came while the others were asked, or stood in the marker.
+        let heard_of = self.service.progress.largest_epoch();
         match reign::decide(&self.standing(), &answers, promoted) {
             Start::ReadOnly(why) => {
-                tracing::error!(%why, "takes no writes");
-                self.service.set_readiness(Readiness::NotReady(why));
-                return Ok(());
+                // Remembered, so that the next start does not take writes just because that node is away.
+                let newest = answers
+                    .iter()
+                    .map(|other| other.largest_epoch)
+                    .max()
+                    .unwrap_or(0);
+                self.stay_read_only(why, newest.max(heard_of).max(self.own_epoch()) + 1)
+                    .await
             }
             // A reign begun since then, by --promote, is newer and ends the fence.
-            Start::Reign(_) if fenced_by > self.own_epoch() && !promoted => {
+            Start::Reign(_) if heard_of > self.own_epoch() && !promoted => {
                 let why = format!(
-                    "epoch {fenced_by} of another node is newer; start with --promote to take writes"
+                    "another node of this shard was found to be ahead, or reigns in epoch {heard_of} or before; \
+                     start with --promote to take writes all the same"
                 );
-                tracing::error!(%why, "takes no writes");
-                self.service.set_readiness(Readiness::NotReady(why));
-                return Ok(());
+                self.stay_read_only(why, heard_of).await
             }
-            Start::Reign(epoch) => self.reign(epoch).await?,
+            Start::Reign(epoch) => {
+                self.reign(epoch).await?;
+                let (service, stop) = (Arc::clone(&self.service), self.stop.clone());
+                self.tasks.spawn(async move {
+                    stop.run_until_cancelled(sweeper::run(service)).await;
+                });
+                Ok(())
+            }
         }
-        let (service, stop) = (Arc::clone(&self.service), self.stop.clone());
-        self.tasks.spawn(async move {
-            stop.run_until_cancelled(sweeper::run(service)).await;
-        });
-        Ok(())
+    }
+
+    async fn stay_read_only(&self, why: String, fence: Epoch) -> Result<(), StartError> {
+        tracing::error!(%why, "takes no writes");
+        self.service.set_readiness(Readiness::NotReady(why));
+        self.blocking(move |home, _| Ok(home.fence(fence)?)).await
     }
 
     fn own_epoch(&self) -> Epoch {
@@ -279,7 +301,7 @@ impl RunningNode {
     async fn reign(&mut self, epoch: Epoch) -> Result<(), StartError> {
         if self.service.storage.load().is_none() {
             let history = u128::from(fastrand::u64(1..)) << 64 | u128::from(fastrand::u64(..));
-            self.blocking(move |home, service| home.begin(service, history))
+            self.blocking(move |home, service| home.begin(service, history, State::Ready))
                 .await?;
         }
         let service = Arc::clone(&self.service);
@@ -296,6 +318,10 @@ impl RunningNode {
                 tracing::warn!(%error, "cannot begin to take writes; reads are served, tried again each second");
                 service.set_readiness(Readiness::NotReady(error.to_string()));
                 tokio::time::sleep(REIGN_PAUSE).await;
+            }
+            // A newer reign may have been heard of while this one began.
+            if service.progress.largest_epoch() > epoch {
+                return storage.commit.end_reign();
             }
             tracing::info!(epoch, "takes writes");
             service.set_readiness(Readiness::Ready);
@@ -316,7 +342,10 @@ impl RunningNode {
     }
 
     /// Stops everything in order. The data is synced and closed when it returns.
-    pub async fn stop(mut self) {
+    ///
+    /// # Errors
+    /// What failed in storage on the way: the data is whole, but was not closed in order.
+    pub async fn stop(mut self) -> Result<(), String> {
         self.service.begin_stop();
         tracing::info!("stops: waits for running requests");
         if tokio::time::timeout(DRAIN, self.http.stop(true))
@@ -336,7 +365,11 @@ impl RunningNode {
         if let Err(error) = closed.await {
             tracing::error!(%error, "closing the data failed");
         }
+        if let Ok(why) = self.failures.try_recv() {
+            return Err(why);
+        }
         tracing::info!("stopped");
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! between HTTP and [`Op`]s. Reads run inline on the worker that asks; see `store/read.rs` for why.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicBool},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -46,6 +46,8 @@ pub enum Readiness {
     Ready,
     /// Not yet, or not for writes: the reason, for a person. Reads are answered if there is data.
     NotReady(String),
+    /// A replica's first copy has not reached the primary yet: no reads either.
+    Copying,
     /// Its log has parted from the primary's: no reads either.
     Diverged(String),
     /// Stored data is not what was written: no writes, and what is read is checked entry by entry.
@@ -60,6 +62,7 @@ impl Readiness {
         match self {
             Self::Ready => "ready".into(),
             Self::NotReady(why) => format!("not ready: {why}"),
+            Self::Copying => "not ready: makes its first copy of the primary's data".into(),
             Self::Diverged(why) => format!("diverged: {why}"),
             Self::Damaged(why) => format!("damaged: {why}"),
             Self::Stopping => "stopping".into(),
@@ -98,6 +101,8 @@ pub struct Service {
     pub map_conflict: ArcSwapOption<MapConflict>,
     /// The generation in force; none on a replica that has nothing yet.
     pub storage: ArcSwapOption<Storage>,
+    /// Whether data is there that is not open yet.
+    pub recovering: AtomicBool,
     /// Whether it serves.
     pub readiness: ArcSwap<Readiness>,
     /// Shard time.
@@ -129,10 +134,18 @@ impl Service {
         self.config.place.role
     }
 
-    /// Milliseconds behind the primary; 0 on a primary; `None` if it never pulled.
+    /// Milliseconds behind the primary; 0 on a primary that reigns; `None` if this node cannot know: a replica that
+    /// was never level, or a primary that was replaced.
     pub fn lag_ms(&self) -> Option<u64> {
         match self.role() {
-            Role::Primary => Some(0),
+            Role::Primary => {
+                let reigns = self
+                    .storage
+                    .load()
+                    .as_ref()
+                    .is_some_and(|storage| storage.commit.reigns());
+                reigns.then_some(0)
+            }
             Role::Replica => self.progress.lag_ms(),
         }
     }
@@ -196,14 +209,15 @@ impl Service {
         results
     }
 
-    /// Says whether the node serves from now on. That it is damaged, or stops, stays.
-    pub fn set_readiness(&self, readiness: Readiness) {
-        if !matches!(
-            **self.readiness.load(),
-            Readiness::Damaged(_) | Readiness::Stopping
-        ) {
-            self.readiness.store(Arc::new(readiness));
-        }
+    /// Says whether the node serves from now on; true if that is a change. That it is damaged, or stops, stays.
+    pub fn set_readiness(&self, readiness: Readiness) -> bool {
+        let readiness = Arc::new(readiness);
+        let stays = |now: &Readiness| matches!(now, Readiness::Damaged(_) | Readiness::Stopping);
+        let before = self.readiness.rcu(|now| match stays(now) {
+            true => Arc::clone(now),
+            false => Arc::clone(&readiness),
+        });
+        !stays(&before) && before != readiness
     }
 
     /// Another node of the shard has said which map it goes by. One version with two contents is a mistake that
@@ -235,6 +249,9 @@ impl Service {
         let readiness = self.readiness.load();
         if **readiness != Readiness::Ready {
             return Err(readiness.to_text());
+        }
+        if self.storage.load().is_none() {
+            return Err("not ready: no data is open".into());
         }
         match &*self.map_conflict.load() {
             Some(conflict) => Err(conflict.to_text(&self.map.load())),
@@ -289,9 +306,10 @@ impl Service {
             // Requests that run when the node stops are finished, writes too.
             _ => match **self.readiness.load() {
                 Readiness::Ready | Readiness::Stopping => None,
-                Readiness::NotReady(_) | Readiness::Diverged(_) | Readiness::Damaged(_) => {
-                    Some(self.not_ready(Some(Applied::No)))
-                }
+                Readiness::NotReady(_)
+                | Readiness::Copying
+                | Readiness::Diverged(_)
+                | Readiness::Damaged(_) => Some(self.not_ready(Some(Applied::No))),
             },
         }
     }
@@ -318,7 +336,11 @@ impl Service {
         let is_current = now
             .as_ref()
             .is_some_and(|now| std::ptr::eq(Arc::as_ptr(now), storage.as_ptr()));
-        is_current && !matches!(**self.readiness.load(), Readiness::Diverged(_))
+        is_current
+            && !matches!(
+                **self.readiness.load(),
+                Readiness::Copying | Readiness::Diverged(_)
+            )
     }
 
     async fn may_read(
@@ -327,9 +349,20 @@ impl Service {
         terms: &Terms,
         arrived: Instant,
     ) -> Result<(), OpResult> {
-        if let Readiness::Diverged(why) = &**self.readiness.load() {
-            let code = ErrorCode::ReplicaDiverged;
-            return Err(OpResult::refused(code, why.clone(), None));
+        match &**self.readiness.load() {
+            Readiness::Diverged(why) => {
+                return Err(OpResult::refused(
+                    ErrorCode::ReplicaDiverged,
+                    why.clone(),
+                    None,
+                ));
+            }
+            // What it does not have yet is not absent.
+            Readiness::Copying => return Err(self.not_ready(None)),
+            Readiness::Ready
+            | Readiness::NotReady(_)
+            | Readiness::Damaged(_)
+            | Readiness::Stopping => {}
         }
         if let Some(min_position) = terms.min_position {
             let wait = u64::from(terms.wait_ms.unwrap_or(0)).min(MAX_WAIT_MS);

@@ -1,6 +1,6 @@
 //! What a node says of itself: `/status`, read by people, by `/cluster/status`, and by a primary that starts.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::join_all;
 use kvclient::{position::Position, wire::route};
@@ -29,6 +29,12 @@ pub struct NodeStatus {
     pub role: String,
     /// Whether it serves: `ready`, or why not.
     pub state: String,
+    /// Whether its data is there but not open yet: what it says of positions is not known.
+    #[serde(default)]
+    pub recovering: bool,
+    /// Why the last pull of this replica did not advance; absent if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_trouble: Option<String>,
     /// Identity of the map in force.
     pub map_version: String,
     /// History of the log, 32 hex digits; absent while it holds none.
@@ -145,6 +151,8 @@ impl Service {
             slots: shard.slots_text(),
             role: self.role().to_string(),
             state: self.ready().err().unwrap_or_else(|| "ready".to_owned()),
+            recovering: self.recovering.load(Ordering::Acquire),
+            pull_trouble: self.progress.trouble(),
             map_version: map.identity().to_owned(),
             history: stored.history,
             epoch: stored.epoch,

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::service::Service;
+use crate::service::{Readiness, Service};
 
 /// Pause when nothing is due.
 const IDLE: Duration = Duration::from_secs(1);
@@ -23,6 +23,9 @@ pub async fn run(service: Arc<Service>) {
 }
 
 async fn step(service: &Service) -> usize {
+    if **service.readiness.load() != Readiness::Ready {
+        return 0;
+    }
     let Some(storage) = service
         .storage
         .load_full()

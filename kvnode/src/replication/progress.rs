@@ -30,6 +30,7 @@ struct Inner {
     as_of: Option<Instant>,
     primary_durable: Position,
     largest_epoch: Epoch,
+    trouble: Option<String>,
     replicas: HashMap<u64, ReplicaProgress>,
 }
 
@@ -71,6 +72,16 @@ impl Progress {
         let inner = self.lock();
         (inner.primary_durable != Position::ZERO)
             .then(|| inner.primary_durable.seq.saturating_sub(visible.seq))
+    }
+
+    /// The last pull did not advance, or (`None`) it did.
+    pub fn set_trouble(&self, why: Option<String>) {
+        self.lock().trouble = why;
+    }
+
+    /// Why the last pull did not advance.
+    pub fn trouble(&self) -> Option<String> {
+        self.lock().trouble.clone()
     }
 
     /// An epoch was heard of, from whomever.

@@ -29,9 +29,9 @@ use super::{diverged, snapshot_sink::Sink};
 use crate::{
     commit::AppendError,
     data_dir::State,
-    home::Home,
+    home::{Home, HomeError, OldGeneration},
     service::{Readiness, Service, own_shard},
-    storage::Storage,
+    storage::{Storage, StorageError},
 };
 
 /// How long the primary may hold a pull while it has nothing: bounds how old a replica's notion of its lag is.
@@ -45,6 +45,9 @@ const MAX_BYTES: u32 = 1 << 20;
 
 /// First and longest pause after a failure; each failure doubles it, and half of it is random.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How often a primary that cannot be reached is worth a line in the log.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Pause while a person has to decide.
 const PARTED_PAUSE: Duration = Duration::from_secs(5);
@@ -68,8 +71,10 @@ pub struct Puller {
 enum Trouble {
     /// The primary did not answer, or not now.
     Unreachable(String),
-    /// Logs have parted, or hold different things: a person decides.
+    /// Logs have parted: a person decides, or the primary that this replica fits comes back.
     Parted(String),
+    /// The same positions hold different things: that does not mend itself.
+    Wrong(String),
     /// The node is ending.
     Ended,
 }
@@ -78,20 +83,50 @@ impl Puller {
     /// Pulls until the node stops.
     pub async fn run(self) {
         let mut pause = PAUSES.0;
+        let mut told: Option<Instant> = None;
         loop {
-            match self.step().await {
-                Ok(()) => pause = PAUSES.0,
-                Err(Trouble::Unreachable(why)) => {
-                    tracing::debug!(%why, "the pull failed");
+            let trouble = match self.step().await {
+                Ok(()) => {
+                    (pause, told) = (PAUSES.0, None);
+                    self.service.progress.set_trouble(None);
+                    continue;
+                }
+                Err(trouble) => trouble,
+            };
+            match trouble {
+                Trouble::Unreachable(why) => {
+                    if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                        tracing::warn!(%why, "cannot pull from the primary");
+                        told = Some(Instant::now());
+                    }
+                    self.service.progress.set_trouble(Some(why));
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                     pause = (pause * 2).min(PAUSES.1);
                 }
-                Err(Trouble::Parted(why)) => {
-                    self.set(Readiness::Diverged(why));
+                Trouble::Parted(why) => {
+                    self.diverged(why);
                     tokio::time::sleep(PARTED_PAUSE).await;
                 }
-                Err(Trouble::Ended) => return,
+                Trouble::Wrong(why) => return self.stay_diverged(why).await,
+                Trouble::Ended => return,
             }
+        }
+    }
+
+    /// Serves no reads any more, until `--rejoin`.
+    async fn stay_diverged(&self, why: String) {
+        let (home, reason) = (Arc::clone(&self.home), why.clone());
+        let remembered = tokio::task::spawn_blocking(move || home.distrust(&reason)).await;
+        if let Ok(Err(error)) = remembered {
+            tracing::error!(%error, "that the data is wrong cannot be remembered");
+        }
+        self.diverged(why);
+    }
+
+    fn diverged(&self, why: String) {
+        self.service.progress.set_trouble(Some(why.clone()));
+        if self.service.set_readiness(Readiness::Diverged(why.clone())) {
+            tracing::error!(%why, "diverged: serves no reads");
         }
     }
 
@@ -101,9 +136,17 @@ impl Puller {
             .primary
             .address
             .clone();
-        let storage = self.service.storage.load_full();
-        if self.home.marker().state == State::Rejoining {
-            return self.take_snapshot(&primary, true).await;
+        let marker = self.home.marker();
+        if marker.state == State::Rejoining {
+            return self.take_snapshot(&primary, OldGeneration::Keep).await;
+        }
+        if !marker.distrust.is_empty() {
+            return Err(Trouble::Wrong(marker.distrust));
+        }
+        let mut storage = self.service.storage.load_full();
+        if storage.is_none() && marker.state != State::Creating {
+            self.blocking(|home, service| home.open(service)).await?;
+            storage = self.service.storage.load_full();
         }
         let request = self.request(storage.as_deref())?;
         let sent = Instant::now();
@@ -120,7 +163,7 @@ impl Puller {
             Some(ErrorCode::SnapshotRequired) => {
                 // The old generation closes only once nobody holds it.
                 drop(storage);
-                return self.take_snapshot(&primary, false).await;
+                return self.take_snapshot(&primary, OldGeneration::Remove).await;
             }
             Some(code) => {
                 return Err(self
@@ -132,7 +175,7 @@ impl Puller {
             Some(storage) => storage,
             None => self.begin(&answer).await?,
         };
-        self.advance(&storage, &answer, sent).await
+        self.advance(&storage, &answer, sent, marker.state).await
     }
 
     fn request(&self, storage: Option<&Storage>) -> Result<PullRequest, Trouble> {
@@ -157,13 +200,19 @@ impl Puller {
         let history = answer
             .history
             .ok_or_else(|| Trouble::Unreachable("the primary did not name its history".into()))?;
+        self.service.set_readiness(Readiness::Copying);
+        self.blocking(move |home, service| home.begin(service, history, State::Copying))
+            .await?;
+        self.service.storage.load_full().ok_or(Trouble::Ended)
+    }
+
+    async fn blocking(
+        &self,
+        work: impl FnOnce(&Home, &Arc<Service>) -> Result<(), HomeError> + Send + 'static,
+    ) -> Result<(), Trouble> {
         let (home, service) = (Arc::clone(&self.home), Arc::clone(&self.service));
-        let begun = tokio::task::spawn_blocking(move || home.begin(&service, history)).await;
-        match begun {
-            Ok(Ok(())) => self.service.storage.load_full().ok_or(Trouble::Ended),
-            Ok(Err(error)) => Err(Trouble::Unreachable(format!(
-                "a first generation cannot be made: {error}"
-            ))),
+        match tokio::task::spawn_blocking(move || work(&home, &service)).await {
+            Ok(done) => done.map_err(|error| Trouble::Unreachable(error.to_string())),
             Err(_) => Err(Trouble::Ended),
         }
     }
@@ -173,6 +222,7 @@ impl Puller {
         storage: &Storage,
         answer: &PullAnswer,
         sent: Instant,
+        state: State,
     ) -> Result<(), Trouble> {
         if let Some(clock_ms) = answer.clock_ms {
             self.service.clock.follow(clock_ms);
@@ -193,15 +243,23 @@ impl Puller {
                     other => Trouble::Unreachable(other.to_string()),
                 })?;
         }
-        if let Some(durable) = answer.durable {
-            self.service.progress.saw_primary(durable);
-            if storage.store.visible().seq >= durable.seq {
-                let waited = Duration::from_millis(answer.waited_ms.unwrap_or(0));
-                self.service.progress.caught_up(sent + waited);
-            }
-        }
         compare(storage, &answer.checkpoints)?;
-        self.set(Readiness::Ready);
+        let Some(durable) = answer.durable else {
+            return Ok(());
+        };
+        self.service.progress.saw_primary(durable);
+        if storage.store.visible().seq >= durable.seq {
+            let waited = Duration::from_millis(answer.waited_ms.unwrap_or(0));
+            self.service.progress.caught_up(sent + waited);
+            if state != State::Ready {
+                self.blocking(|home, _| Ok(home.copied()?)).await?;
+            }
+        } else if state != State::Ready {
+            return Ok(());
+        }
+        if self.service.set_readiness(Readiness::Ready) {
+            tracing::info!("ready");
+        }
         Ok(())
     }
 
@@ -245,7 +303,7 @@ impl Puller {
     }
 
     /// Builds a new generation from a snapshot and changes over to it.
-    async fn take_snapshot(&self, primary: &Address, keep_old: bool) -> Result<(), Trouble> {
+    async fn take_snapshot(&self, primary: &Address, old: OldGeneration) -> Result<(), Trouble> {
         tracing::info!(%primary, "takes a snapshot");
         let home = Arc::clone(&self.home);
         let path = tokio::task::spawn_blocking(move || home.new_generation()).await;
@@ -264,8 +322,7 @@ impl Puller {
             .map_err(unreachable)?;
         let (pieces, queue) = tokio::sync::mpsc::channel::<Bytes>(4);
         let (service, home) = (Arc::clone(&self.service), Arc::clone(&self.home));
-        let sink =
-            tokio::task::spawn_blocking(move || build(&service, &home, &path, queue, keep_old));
+        let sink = tokio::task::spawn_blocking(move || build(&service, &home, &path, queue, old));
         let streamed = loop {
             let piece = match body.chunk().await {
                 Ok(Some(piece)) => piece,
@@ -279,22 +336,12 @@ impl Puller {
         drop(pieces);
         // Waited for also when the stream broke: the next try must not remove what this one is still writing, or,
         // if the end had come already, is just putting in force.
-        match sink.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(streamed.err().unwrap_or(Trouble::Unreachable(why))),
-            Err(_) => Err(Trouble::Ended),
+        match (sink.await, streamed) {
+            (Ok(Ok(())), _) => Ok(()),
+            (Ok(Err(Trouble::Unreachable(_))), Err(broken)) => Err(broken),
+            (Ok(Err(trouble)), _) => Err(trouble),
+            (Err(_), _) => Err(Trouble::Ended),
         }
-    }
-
-    fn set(&self, readiness: Readiness) {
-        if **self.service.readiness.load() == readiness {
-            return;
-        }
-        match &readiness {
-            Readiness::Diverged(why) => tracing::error!(%why, "diverged: serves no reads"),
-            other => tracing::info!(readiness = other.to_text(), "readiness changes"),
-        }
-        self.service.set_readiness(readiness);
     }
 }
 
@@ -303,21 +350,29 @@ fn build(
     home: &Home,
     path: &std::path::Path,
     mut queue: tokio::sync::mpsc::Receiver<Bytes>,
-    keep_old: bool,
-) -> Result<(), String> {
+    old: OldGeneration,
+) -> Result<(), Trouble> {
     let map = service.map.load();
     let shard = own_shard(&map, service.place());
     let slots = shard.slots_text();
     let mut sink = Sink::new(path, &service.config.sizes, &shard.name, &slots);
     while let Some(piece) = queue.blocking_recv() {
-        if let Some(built) = sink.push(&piece).map_err(|error| error.to_string())? {
-            let changed = home.change_to(service, path, built.history, keep_old);
-            changed.map_err(|error| error.to_string())?;
+        let built = sink
+            .push(&piece)
+            .map_err(|error| Trouble::Unreachable(error.to_string()))?;
+        if let Some(built) = built {
+            home.change_to(service, path, built.history, old)
+                .map_err(|error| match error {
+                    HomeError::Storage(StorageError::Refused(why)) => Trouble::Parted(why),
+                    other => Trouble::Unreachable(other.to_string()),
+                })?;
             tracing::info!(end = %built.end.position, entries = built.entries, "snapshot is in force");
             return Ok(());
         }
     }
-    Err("the snapshot ended before its end".into())
+    Err(Trouble::Unreachable(
+        "the snapshot ended before its end".into(),
+    ))
 }
 
 /// The reigns up to a durable seq: what is not visible yet is read from the store a moment later.
@@ -336,7 +391,7 @@ fn compare(storage: &Storage, theirs: &[(Position, u64)]) -> Result<(), Trouble>
         if let Some((position, digest)) = other
             && *digest != own.digest
         {
-            return Err(Trouble::Parted(format!(
+            return Err(Trouble::Wrong(format!(
                 "at {position} the counts and sums of this replica differ from the primary's: one of them holds \
                  wrong data. Run kvnode check on both; start the wrong replica once with --rejoin"
             )));

@@ -4,7 +4,7 @@
 //! A primary that comes back empty, or with a shorter log than a replica of its own history, must not be followed:
 //! its replicas hold writes that were acknowledged and that it has lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use kvclient::{
@@ -18,6 +18,9 @@ use crate::status::NodeStatus;
 
 /// How long the other nodes have to answer.
 const ASK_FOR: Duration = Duration::from_secs(1);
+
+/// Pause before a node that did not answer is asked again.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// What matters of a node's state here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,21 +85,36 @@ pub(crate) fn decide(own: &Standing, others: &[Standing], promoted: bool) -> Sta
     Start::Reign(largest.max(own.largest_epoch) + 1)
 }
 
-/// Asks nodes for their standing; those that do not answer in time are left out.
+/// Asks nodes for their standing, again and again until each has answered or the time is over: nodes that start
+/// together refuse connections for a moment, and one that recovers its log does not know yet how far it is.
 pub(crate) async fn ask(client: &NodeClient, nodes: &[Address]) -> Vec<Standing> {
+    let until = Instant::now() + ASK_FOR;
     let asked = nodes.iter().map(async |node| {
-        let json = client.get_json(node, route::STATUS, ASK_FOR).await.ok()?;
-        let status: NodeStatus = serde_json::from_value(json).ok()?;
-        Some(Standing {
-            address: status.address,
-            history: status
-                .history
-                .and_then(|text| u128::from_str_radix(&text, 16).ok()),
-            durable: status.durable.parse().ok()?,
-            largest_epoch: status.largest_epoch,
-        })
+        loop {
+            let left = until.checked_duration_since(Instant::now())?;
+            if let Some(standing) = ask_once(client, node, left).await {
+                return Some(standing);
+            }
+            tokio::time::sleep(ASK_EVERY.min(left)).await;
+        }
     });
     join_all(asked).await.into_iter().flatten().collect()
+}
+
+async fn ask_once(client: &NodeClient, node: &Address, within: Duration) -> Option<Standing> {
+    let json = client.get_json(node, route::STATUS, within).await.ok()?;
+    let status: NodeStatus = serde_json::from_value(json).ok()?;
+    if status.recovering {
+        return None;
+    }
+    Some(Standing {
+        address: status.address,
+        history: status
+            .history
+            .and_then(|text| u128::from_str_radix(&text, 16).ok()),
+        durable: status.durable.parse().ok()?,
+        largest_epoch: status.largest_epoch,
+    })
 }
 
 #[cfg(test)]

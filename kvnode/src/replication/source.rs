@@ -38,6 +38,7 @@ const CHECKPOINTS: usize = 8;
 /// May be dropped; what the pull acknowledged is counted.
 pub async fn answer(service: &Service, storage: &Storage, pull: &PullRequest) -> PullAnswer {
     let arrived = Instant::now();
+    reign_is_visible(storage, arrived + MAX_WAIT).await;
     let answer = match judge(service, storage, pull) {
         Err(error) => failed(&error),
         Ok(Verdict::Continue) => frames(storage, pull, arrived).await,
@@ -81,10 +82,23 @@ pub fn read(storage: &Storage, after: Seq, max_bytes: usize) -> Result<Bytes, Bo
     }
 }
 
-fn judge(service: &Service, storage: &Storage, pull: &PullRequest) -> Result<Verdict, LogError> {
-    // The lineage is read before the durable end: a reign that begins between them only makes us look shorter.
-    let lineage = storage.store.lineage();
+/// Waits until the newest durable reign is in the lineage. A replica may have been sent the record that begins it a
+/// moment before; judged by the lineage without it, it would seem to know a reign newer than ours.
+async fn reign_is_visible(storage: &Storage, until: Instant) {
     let durable = storage.log.durable();
+    let mut visible = storage.store.subscribe();
+    while storage.store.lineage().epoch() < durable.epoch {
+        let changed = tokio::time::timeout_at(until.into(), visible.changed()).await;
+        if !matches!(changed, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+fn judge(service: &Service, storage: &Storage, pull: &PullRequest) -> Result<Verdict, LogError> {
+    // The durable end is read first: a reign that begins between them only makes the lineage longer.
+    let durable = storage.log.durable();
+    let lineage = storage.store.lineage();
     let own = Own {
         history: storage.history,
         lineage: &lineage,

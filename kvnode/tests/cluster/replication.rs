@@ -418,6 +418,7 @@ async fn lag_is_unknown_then_small_then_grows_while_the_primary_is_silent() {
     assert_eq!(primary.status().await["lag_ms"], 0);
     let position = primary.put("k", "v").await;
     replica.wait_visible(position, "the replica follows").await;
+    replica.wait_ready().await;
     let lag = async || {
         let answer = replica.ask("GET", "/kv/k").await;
         assert_eq!(answer.status, 200);
