@@ -24,6 +24,10 @@ use super::{
 /// Measured: 400,000 entries of 116 bytes took 115 MB, which is 171 bytes more each.
 const ENTRY_OVERHEAD_BYTES: usize = 180;
 
+/// Bytes of records for each byte of memory that a memtable may hold. One key written again and again takes no more
+/// memory, but the log cannot be given free, nor recovery read less of it, before the memtable is flushed.
+const RECORD_BYTES_PER_BYTE: usize = 4;
+
 /// An ordered set of changes that end at one frame's end.
 #[derive(Debug, Default)]
 pub(super) struct Memtable {
@@ -42,6 +46,8 @@ pub(super) struct Content {
     /// Where the newest frame in it ends, and that frame's time.
     end: Option<(Link, u64)>,
     bytes: usize,
+    /// Bytes of all records it has taken, also of those that later ones replaced.
+    taken_bytes: usize,
 }
 
 impl Memtable {
@@ -73,6 +79,7 @@ impl Content {
         older: &[Option<Slot>],
     ) {
         for ((position, record), older) in records.into_iter().zip(older) {
+            self.taken_bytes += record.encoded_bytes();
             self.reigns.extend(record.reign_at(position));
             let Record { key, effect, mark } = record;
             let current = self.slots.get(&key).or(older.as_ref());
@@ -127,6 +134,12 @@ impl Content {
     /// Memory it holds, estimated, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether it should be flushed, if it may hold so many bytes.
+    pub(super) fn is_full(&self, limit_bytes: usize) -> bool {
+        let records_limit_bytes = limit_bytes.saturating_mul(RECORD_BYTES_PER_BYTE);
+        self.bytes >= limit_bytes || self.taken_bytes >= records_limit_bytes
     }
 
     /// All keys in order.

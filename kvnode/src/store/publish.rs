@@ -56,7 +56,7 @@ impl Core {
         }
         // Under the lock: who sees a frame's entries must not be told a position before it.
         self.set_visible(link.position);
-        let full = active.bytes() >= self.options.memtable_bytes;
+        let full = active.is_full(self.options.memtable_bytes);
         drop(active);
         self.visible_watch.send_replace(link.position);
         if full || self.passes_checkpoint(visible.seq, link.position.seq) {
