@@ -217,6 +217,27 @@ async fn a_batch_has_at_most_a_thousand_ops() {
     );
 }
 
+/// A key that is written again and again takes no more memory, and must not hold on to the log either.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_written_again_and_again_does_not_make_the_log_grow() {
+    let cluster = Cluster::start(Shape {
+        flags: &["--log-retention", "1MiB"],
+        ..Shape::default()
+    })
+    .await;
+    let node = cluster.primary(0);
+    for _ in 0..400 {
+        node.put("hot", vec![b'x'; 60_000]).await;
+    }
+    let status = eventually("what is flushed is given free", async || {
+        let status = node.status().await;
+        let logged = status["log_bytes"].as_u64()?;
+        (logged <= 16 << 20).then_some(status)
+    })
+    .await;
+    assert!(status["truncated"].as_u64() > Some(100), "{status}");
+}
+
 /// A thousand large values fill more than one frame; each op has its own answer all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_larger_than_a_frame_is_stored_whole() {

@@ -478,19 +478,11 @@ async fn sigterm_under_load_finishes_what_runs_and_ends_with_0() {
         writers.wait_acked(400).await;
         // A request that is half sent when the signal comes is finished and answered.
         let mut half = Raw::connect(&node.address);
-        half.write(
-            head(
-                "PUT",
-                &format!("/kv/half{run}"),
-                &[("Content-Length", "10")],
-            ) + "01234",
-        );
-        eventually("the node has the first half", async || {
-            let mut other = Raw::connect(&node.address);
-            other.write(head("GET", "/healthz", &[]));
-            other.answer("GET").map(drop)
-        })
-        .await;
+        let headers = [("Content-Length", "10"), ("Expect", "100-continue")];
+        half.write(head("PUT", &format!("/kv/half{run}"), &headers));
+        let goes_on = half.answer("PUT").expect("the node has begun with it");
+        assert_eq!(goes_on.status, 100);
+        half.write("01234");
         let began = Instant::now();
         node.signal(Signal::TERM);
         eventually("the node stops", async || {
@@ -645,4 +637,76 @@ async fn settings_come_from_the_flag_then_from_the_file() {
         said.contains(settings_name) && said.contains("max_valeu_size"),
         "{said}"
     );
+}
+
+/// A value that is not what was written is never an answer: the node refuses to start on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_in_lmdb_is_found_before_anything_is_served() {
+    let cluster = Cluster::start(Shape::default()).await;
+    let node = cluster.primary(0);
+    node.put("victim", "the value that will be damaged").await;
+    eventually("the entry is in LMDB", async || {
+        node.put("filler", vec![b'x'; 60_000]).await;
+        (node.at("applied").await.seq > 2).then_some(())
+    })
+    .await;
+    node.stop().await;
+    let data = node.data.to_str().unwrap();
+    assert_eq!(Node::run(&["check", "--data", data]).0, 0);
+
+    let path = node.data.join("gen-1/lmdb/data.mdb");
+    let contents = fs::read(&path).unwrap();
+    let places: Vec<usize> = contents
+        .windows(15)
+        .enumerate()
+        .filter(|(_, part)| *part == b"the value that ")
+        .map(|(at, _)| at)
+        .collect();
+    assert!(!places.is_empty(), "the value is in the file");
+    // Older copies of the page may be there, too: all of them.
+    for at in &places {
+        write_at(&path, *at as u64 + 4, &[contents[at + 4] ^ 1]);
+    }
+    let said = refused(node, &[], DATA_REFUSED).await;
+    assert!(
+        said.contains("victim") && said.contains("kvnode check"),
+        "{said}"
+    );
+    let (code, said) = Node::run(&["check", "--data", data]);
+    assert!(code == DATA_REFUSED && said.contains("victim"), "{said}");
+    for at in &places {
+        write_at(&path, *at as u64 + 4, &[contents[at + 4]]);
+    }
+    node.start().await;
+    assert!(node.get("victim").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_go_by_different_maps_of_one_version_say_so() {
+    let cluster = Cluster::start(Shape {
+        replicas: 1,
+        ..Shape::default()
+    })
+    .await;
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    let addresses = [
+        primary.address.clone(),
+        replica.address.clone(),
+        "127.0.0.1:1".into(),
+    ];
+    replica.stop().await;
+    replica.write_map(&map_text(1, &addresses, 3));
+    replica.spawn(&[]);
+    for (node, other) in [(primary, replica), (replica, primary)] {
+        let why = node.wait_not_ready("map_conflict").await;
+        assert!(why.contains(&other.address), "{why}");
+    }
+    primary.put("k", "data is served all the same").await;
+    for node in [primary, replica] {
+        node.write_map(&map_text(2, &addresses, 3));
+        node.signal(Signal::HUP);
+    }
+    for node in [primary, replica] {
+        node.wait_ready().await;
+    }
 }
