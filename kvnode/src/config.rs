@@ -16,7 +16,7 @@ use kvclient::{
 };
 use serde::Deserialize;
 
-use crate::{data_dir::Order, ownership::Place};
+use crate::{marker::Order, ownership::Place};
 
 /// A storage node of the sharded, replicated key-value store.
 #[derive(Debug, Parser)]

@@ -16,90 +16,18 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use kvclient::{
     position::Epoch,
     shard_map::{Role, Shard},
-    wire::log::LOG_FORMAT,
 };
-use serde::{Deserialize, Serialize};
 
-/// Why a data directory is not used.
-#[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// Another process runs on it: exit 4.
-    #[error("{0} is in use by another kvnode; two nodes never share a data directory")]
-    InUse(PathBuf),
-    /// It holds something else than it should: exit 3. Nothing was changed.
-    #[error("{0}")]
-    Refused(String),
-    /// The file system failed: exit 5.
-    #[error("{what} {path}: {error}", path = .path.display())]
-    Io {
-        /// What was being done.
-        what: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// How it failed.
-        error: io::Error,
-    },
-}
-
-/// What the marker says of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Nothing was ever acknowledged from here.
-    Creating,
-    /// A replica's first copy, by the log, that has not reached the primary yet: no reads.
-    Copying,
-    /// Data is there; if it is not, it was lost.
-    Ready,
-    /// A person gave the data up: a snapshot into a new generation is awaited.
-    Rejoining,
-}
-
-/// The marker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Marker {
-    /// Format of log and tables.
-    pub format: u32,
-    /// Drawn at random when the directory was made; 16 hex digits.
-    pub node_id: String,
-    /// Name of the shard.
-    pub shard: String,
-    /// Its slots, as `0-5460,9000`.
-    pub slots: String,
-    /// `primary` or `replica`.
-    pub role: String,
-    /// What to expect of the data.
-    pub state: State,
-    /// History of the log, 32 hex digits; empty until it is known.
-    pub history: String,
-    /// A reign that another node has told of. As long as it is newer than any in the log: no writes until
-    /// `--promote`, which begins a newer one. 0: none.
-    #[serde(default)]
-    pub fenced_by: Epoch,
-    /// Why the data is wrong although it is whole, until `--rejoin`; empty: it is not.
-    #[serde(default)]
-    pub distrust: String,
-}
-
-/// A person's word, given once on the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// None: go on as before.
-    #[default]
-    None,
-    /// Become, or stay, the primary.
-    Promote,
-    /// Give up this node's data and copy the primary's.
-    Rejoin,
-}
+use crate::{
+    durable::{DataError, failed, replace, sync_dir},
+    marker::{Marker, Order, State},
+};
 
 /// A locked data directory and its marker.
 #[derive(Debug)]
@@ -117,11 +45,11 @@ impl DataDir {
     pub fn open(path: &Path, shard: &Shard, role: Role, order: Order) -> Result<Self, DataError> {
         fs::create_dir_all(path).map_err(failed("cannot make", path))?;
         let lock = lock(path)?;
-        let marker = match read_marker(path)? {
-            Some(marker) => check(path, marker, shard, role, order)?,
+        let marker = match Marker::read(path)? {
+            Some(marker) => marker.admit(path, shard, role, order)?,
             None => fresh(path, shard, role)?,
         };
-        let mut dir = Self {
+        let dir = Self {
             path: path.to_owned(),
             marker,
             _lock: lock,
@@ -150,7 +78,7 @@ impl DataDir {
             ));
         }
         let lock = lock(path)?;
-        let marker = read_marker(path)?.ok_or_else(|| refused("node.toml has gone"))?;
+        let marker = Marker::read(path)?.ok_or_else(|| refused("node.toml has gone"))?;
         Ok(Self {
             path: path.to_owned(),
             marker,
@@ -268,17 +196,8 @@ impl DataDir {
         self.save()
     }
 
-    /// Writes the marker if it differs from what is there: a full disk must not keep a node from starting.
-    fn save(&mut self) -> Result<(), DataError> {
-        if matches!(read_marker(&self.path), Ok(Some(there)) if there == self.marker) {
-            return Ok(());
-        }
-        let text =
-            toml::to_string(&self.marker).map_err(|error| DataError::Refused(error.to_string()))?;
-        let text = format!(
-            "# Whose data this is. kvnode refuses to start if it contradicts the shard map; do not edit.\n{text}"
-        );
-        replace(&self.path, "node.toml", text.as_bytes())
+    fn save(&self) -> Result<(), DataError> {
+        self.marker.save(&self.path)
     }
 
     fn remove_generations(&self, which: impl Fn(&Generation) -> bool) -> Result<(), DataError> {
@@ -339,18 +258,6 @@ fn lock(path: &Path) -> Result<File, DataError> {
     }
 }
 
-fn read_marker(path: &Path) -> Result<Option<Marker>, DataError> {
-    let file = path.join("node.toml");
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed("cannot read", &file)(error)),
-    };
-    let marker = toml::from_str::<Marker>(&text);
-    let refused = |error| DataError::Refused(format!("{} is damaged: {error}", file.display()));
-    marker.map(Some).map_err(refused)
-}
-
 fn fresh(path: &Path, shard: &Shard, role: Role) -> Result<Marker, DataError> {
     if !generations(path)?.is_empty() || path.join("CURRENT").exists() {
         return Err(DataError::Refused(format!(
@@ -359,99 +266,7 @@ fn fresh(path: &Path, shard: &Shard, role: Role) -> Result<Marker, DataError> {
             path.display()
         )));
     }
-    Ok(Marker {
-        format: LOG_FORMAT,
-        node_id: format!("{:016x}", fastrand::u64(1..)),
-        shard: shard.name.clone(),
-        slots: shard.slots_text(),
-        role: role.to_string(),
-        state: State::Creating,
-        history: String::new(),
-        fenced_by: 0,
-        distrust: String::new(),
-    })
-}
-
-fn check(
-    path: &Path,
-    mut marker: Marker,
-    shard: &Shard,
-    role: Role,
-    order: Order,
-) -> Result<Marker, DataError> {
-    let refused =
-        |problem: String| Err(DataError::Refused(format!("{}: {problem}", path.display())));
-    if marker.format != LOG_FORMAT {
-        return refused(format!(
-            "its format is {}, this kvnode writes {LOG_FORMAT}; use the version that wrote it",
-            marker.format
-        ));
-    }
-    if marker.shard != shard.name {
-        return refused(format!(
-            "it holds shard {:?}, but the map makes this node one of shard {:?}; give the node its own directory",
-            marker.shard, shard.name
-        ));
-    }
-    if marker.slots != shard.slots_text() {
-        return refused(format!(
-            "it holds slots {} of shard {:?}, but the map gives that shard {}; changing slots would hide or strand \
-             data: put the old map back",
-            marker.slots,
-            shard.name,
-            shard.slots_text()
-        ));
-    }
-    match (marker.role.as_str(), role, order) {
-        ("primary", Role::Primary, Order::None) | ("replica", Role::Replica, Order::None) => {}
-        ("replica", Role::Primary, Order::Promote)
-            if matches!(marker.state, State::Creating | State::Copying) =>
-        {
-            return refused(
-                "--promote is given, but this replica never finished its first copy of the primary; promote a node \
-                 that has the data"
-                    .into(),
-            );
-        }
-        // The copy that --rejoin asked for did not come; the data that it set aside is still in force.
-        (_, Role::Primary, Order::Promote) if marker.state == State::Rejoining => {
-            marker.state = State::Ready
-        }
-        (_, Role::Primary, Order::Promote) => {}
-        (_, Role::Replica, Order::Rejoin) if marker.state != State::Creating => {
-            marker.state = State::Rejoining;
-            marker.distrust.clear();
-        }
-        (_, Role::Replica, Order::Rejoin) => {}
-        (_, Role::Primary, Order::Rejoin) => {
-            return refused(
-                "--rejoin is for replicas, and the map makes this node the primary".into(),
-            );
-        }
-        (_, Role::Replica, Order::Promote) => {
-            return refused(
-                "--promote is given, but the map makes this node a replica; change the map first"
-                    .into(),
-            );
-        }
-        ("replica", Role::Primary, Order::None) => {
-            return refused(format!(
-                "this node is a replica of shard {:?}, and the map makes it the primary. If the old primary is gone \
-                 for good, or runs as a replica by the same map, start this node once with --promote",
-                shard.name
-            ));
-        }
-        (_, Role::Replica | Role::Primary, Order::None) => {
-            return refused(format!(
-                "this node was the primary of shard {:?}, and the map makes it a replica. If the new primary is the \
-                 one to follow, start this node once with --rejoin: it copies the primary into a new generation and \
-                 keeps its own data aside",
-                shard.name
-            ));
-        }
-    }
-    marker.role = role.to_string();
-    Ok(marker)
+    Ok(Marker::fresh(shard, role))
 }
 
 /// A generation's directory.
@@ -484,31 +299,6 @@ fn generations(path: &Path) -> Result<Vec<Generation>, DataError> {
         }
     }
     Ok(found)
-}
-
-/// Replaces a small file so that a crash leaves the old or the new one, whole.
-fn replace(dir: &Path, name: &str, contents: &[u8]) -> Result<(), DataError> {
-    let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
-    let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)
-    };
-    write().map_err(failed("cannot write", &path))?;
-    sync_dir(dir)
-}
-
-/// Makes names in a directory durable.
-fn sync_dir(path: &Path) -> Result<(), DataError> {
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(failed("cannot sync", path))
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
-    let path = path.to_owned();
-    move |error| DataError::Io { what, path, error }
 }
 
 #[cfg(test)]
@@ -645,5 +435,51 @@ mod tests {
             9,
             "the next reign has to be newer than it"
         );
+    }
+
+    #[test]
+    fn what_was_built_and_never_in_force_is_removed() {
+        let temp = filled(Role::Replica);
+        let dir = open(temp.path(), Role::Replica, Order::None).expect("its own");
+        let built = dir.new_generation().expect("generation");
+        dir.finish_generation(&built).expect("finished");
+        let half = dir.new_generation().expect("generation");
+        assert!(half.ends_with("gen-3.new"));
+        drop(dir);
+        let dir = open(temp.path(), Role::Replica, Order::None).expect("its own");
+        assert!(dir.current().expect("current").ends_with("gen-1"));
+        assert!(
+            dir.new_generation()
+                .expect("generation")
+                .ends_with("gen-2.new")
+        );
+        assert!(temp.path().join("gen-1/lmdb/data.mdb").exists());
+    }
+
+    #[test]
+    fn data_set_aside_is_never_removed() {
+        let temp = filled(Role::Replica);
+        fs::remove_file(temp.path().join("CURRENT")).expect("removed");
+        let dir = open(temp.path(), Role::Replica, Order::Rejoin).expect("rejoins");
+        assert!(
+            dir.new_generation()
+                .expect("generation")
+                .ends_with("gen-2.new")
+        );
+        assert!(temp.path().join("gen-1/lmdb/data.mdb").exists());
+    }
+
+    #[test]
+    fn what_was_never_copied_is_not_promoted() {
+        let temp = tempfile::tempdir().expect("tempdir");
+        open(temp.path(), Role::Replica, Order::None).expect("fresh");
+        assert!(
+            refusal(open(temp.path(), Role::Primary, Order::Promote)).contains("never finished")
+        );
+        // What a rejoin set aside is still there to be taken after all.
+        let temp = filled(Role::Replica);
+        open(temp.path(), Role::Replica, Order::Rejoin).expect("rejoins");
+        let dir = open(temp.path(), Role::Primary, Order::Promote).expect("promoted");
+        assert_eq!((dir.marker().state, dir.history()), (State::Ready, Some(7)));
     }
 }

@@ -13,8 +13,11 @@ use kvclient::{position::Epoch, wire::log::Link};
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use crate::{
-    data_dir::{DataDir, DataError, Marker, State},
-    service::{Readiness, Service},
+    data_dir::DataDir,
+    durable::DataError,
+    marker::{Marker, State},
+    readiness::Readiness,
+    service::Service,
     storage::{self, FailureSender, Storage, StorageError, StorageThreads},
     store::VerifyReport,
 };

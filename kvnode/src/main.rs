@@ -10,7 +10,7 @@ use std::{
 use clap::Parser;
 use kvnode::{
     config::{Cli, ConfigError, LogFormat, NodeConfig, Offline, ServeArgs, Settings},
-    data_dir::DataError,
+    durable::DataError,
     node::{self, RunningNode, StartError},
     offline,
     storage::StorageError,

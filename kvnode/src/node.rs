@@ -27,16 +27,19 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::ShardClock,
     config::NodeConfig,
-    data_dir::{DataDir, DataError, Marker, Order, State},
+    data_dir::DataDir,
+    durable::DataError,
     home::{Home, HomeError},
     http,
+    marker::{Marker, Order, State},
     metrics::Metrics,
+    readiness::Readiness,
     replication::{
         Progress, diverged,
         puller::Puller,
         reign::{self, Standing, Start},
     },
-    service::{Readiness, Service, own_shard},
+    service::{Service, own_shard},
     storage::StorageError,
     sweeper,
 };

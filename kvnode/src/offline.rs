@@ -3,11 +3,7 @@
 use std::{io::Write, path::Path};
 
 use crate::{
-    config::Sizes,
-    data_dir::{DataDir, DataError},
-    log,
-    storage::store_options,
-    store::Store,
+    config::Sizes, data_dir::DataDir, durable::DataError, log, storage::store_options, store::Store,
 };
 
 /// Why the data cannot even be looked at.

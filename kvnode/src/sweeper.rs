@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::service::{Readiness, Service};
+use crate::{readiness::Readiness, service::Service};
 
 /// Pause when nothing is due.
 const IDLE: Duration = Duration::from_secs(1);

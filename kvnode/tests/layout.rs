@@ -17,6 +17,9 @@ const ORDER: &[&str] = &[
     "in_flight",
     "metrics",
     "ownership",
+    "readiness",
+    "durable",
+    "marker",
     "data_dir",
     "config",
     // The log: the truth.

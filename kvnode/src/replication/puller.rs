@@ -28,9 +28,10 @@ use kvclient::{
 use super::{diverged, snapshot_sink::Sink};
 use crate::{
     commit::AppendError,
-    data_dir::State,
     home::{Home, HomeError, OldGeneration},
-    service::{Readiness, Service, own_shard},
+    marker::State,
+    readiness::Readiness,
+    service::{Service, own_shard},
     storage::{Storage, StorageError},
 };
 

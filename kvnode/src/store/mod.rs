@@ -15,7 +15,6 @@ mod effect;
 mod env;
 mod error;
 mod flush;
-#[allow(dead_code, reason = "what copies need of it comes into use with them")]
 mod memtable;
 mod merge;
 mod meta;
@@ -26,7 +25,6 @@ mod requests;
 mod scan;
 mod staging;
 mod sums;
-#[allow(dead_code, reason = "what copies need of it comes into use with them")]
 mod tables;
 mod verify;
 mod writer;
