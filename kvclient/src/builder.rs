@@ -125,13 +125,16 @@ impl ClientBuilder {
     /// rolling restart is a pause and not an error.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;
+        self.options.lanes.longest_turn = timeout;
         self
     }
 
     /// Longest time one attempt of a read may take before another node is asked. Default 2 s: two nodes can hang
-    /// and a third still answers within the deadline. A write has one target and no such limit.
+    /// and a third still answers within the deadline. A write has one target and no such limit; but one that takes
+    /// longer no longer keeps others to the same node waiting.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.options.attempt_timeout = timeout;
+        self.options.lanes.late_after = timeout;
         self
     }
 

@@ -78,6 +78,15 @@ pub(crate) struct LaneOptions {
     /// How long a batch that is ready waits for the exchange under way. An exchange made in a caller's own
     /// future stands still if that caller stops polling it; other callers go on after this time.
     pub(crate) patience: Duration,
+    /// How long an exchange may keep the next batch waiting before that leaves beside it. As one attempt of a
+    /// read: what takes longer is stuck rather than busy.
+    pub(crate) late_after: Duration,
+    /// Late exchanges that others go past, per lane. A node that answers nothing has two or three of them at the
+    /// usual timeouts; the rest is for ops with more patience.
+    pub(crate) late_batches: usize,
+    /// Longest time an exchange keeps the others waiting if too many are late already; then it is given up. As
+    /// long as an op that does not say waits.
+    pub(crate) longest_turn: Duration,
 }
 
 impl Default for LaneOptions {
@@ -90,6 +99,9 @@ impl Default for LaneOptions {
             alone_bytes: 64 << 10,
             alone_in_flight: 4,
             patience: Duration::from_millis(10),
+            late_after: Duration::from_secs(2),
+            late_batches: 8,
+            longest_turn: Duration::from_secs(5),
         }
     }
 }
@@ -167,7 +179,8 @@ impl PutOptions {
         self
     }
 
-    /// Longest time the op may take. Default: what the client was built with, by default 5 s.
+    /// Longest time the op may take. Default: what the client was built with, by default 5 s. A put that is to wait
+    /// longer than that may end earlier, as "may have been applied", if its node leaves many others unanswered.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

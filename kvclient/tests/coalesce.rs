@@ -179,6 +179,42 @@ async fn a_caller_that_is_not_polled_disturbs_nobody() {
 }
 
 #[tokio::test]
+async fn a_patient_write_holds_up_nobody() {
+    // One write with an hour's patience went to a node that took it and fell silent. The lane's only drain waited
+    // with it, and every other write to that node failed in the queue.
+    let cluster = Cluster::start(1, 0).await;
+    let node = cluster.primary(0);
+    node.script(|op| match op.key.as_bytes().starts_with(b"held") {
+        true => Reply::Hang,
+        false => stored(1),
+    });
+    let kv = cluster
+        .builder()
+        .timeout(Duration::from_millis(100))
+        .attempt_timeout(Duration::from_millis(20))
+        .build()
+        .unwrap();
+    // More of them than may be out beside the others.
+    let mut held = JoinSet::new();
+    for n in 0..11 {
+        let kv = kv.clone();
+        let patient = PutOptions::new().timeout(Duration::from_secs(3_600));
+        held.spawn(async move { kv.put_with(format!("held{n}"), "v", patient).await });
+        wait_until("it is on its way", || node.ops().len() > n).await;
+    }
+    let given_up = held.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_eq!(given_up.outcome(), Outcome::Unknown);
+    let ordinary = PutOptions::new().timeout(Duration::from_secs(5));
+    kv.put_with("other", "v", ordinary).await.unwrap();
+    assert!(held.len() >= 8, "{} of 11 still wait", held.len());
+    assert!(
+        node.connections() <= 12,
+        "{} connections",
+        node.connections()
+    );
+}
+
+#[tokio::test]
 async fn a_write_that_never_left_the_queue_was_not_applied() {
     let cluster = Cluster::start(1, 0).await;
     let kv = cluster.client();

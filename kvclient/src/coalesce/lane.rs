@@ -5,9 +5,14 @@
 //! lane busy        ops gather in the queue; the first one starts the drain, a task that sends what has gathered
 //!                  when the exchange under way is over, again and again, until the queue is empty
 //! queue full       callers wait to get in
+//! exchange late    it no longer counts: the next batch leaves beside it, and it ends on its own
 //! ```
 //!
 //! Nothing here waits in order to gather: the exchange under way is the wait, so a batch is as large as the load.
+//!
+//! An exchange lasts as long as the most patient of its ops, so it must not be what all others wait for: out for
+//! longer than `late_after`, it steps aside. Not more than `late_batches` do; one that finds no place is given up
+//! after `longest_turn`, so no op holds up the others for longer than that, whatever its own timeout.
 //!
 //! Cancel safety: a caller that goes away takes an unsent op along and lets a sent one go; others notice nothing.
 //! An exchange in a caller's future that is no longer polled delays others by `patience`, once. A drain that ends
@@ -15,11 +20,13 @@
 
 use std::{
     collections::VecDeque,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use tokio::{
+    select,
     sync::{Semaphore, SemaphorePermit},
     task::yield_now,
     time::{Instant, timeout, timeout_at},
@@ -40,6 +47,8 @@ pub(crate) struct Lane {
     link: Arc<Link>,
     /// One permit per exchange that may be under way.
     turns: Semaphore,
+    /// One permit per late exchange that others need not wait for.
+    late: Semaphore,
     /// Bytes that may still enter the queue.
     room: Semaphore,
     /// Std lock: never held over an await.
@@ -49,7 +58,7 @@ pub(crate) struct Lane {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Arc<Ticket>>,
-    /// Drain tasks under way.
+    /// Drain tasks under way, without those that have stepped aside.
     drains: usize,
 }
 
@@ -57,6 +66,7 @@ impl Lane {
     pub(crate) fn new(link: Arc<Link>) -> Arc<Self> {
         Arc::new(Self {
             turns: Semaphore::new(link.options.batches_in_flight),
+            late: Semaphore::new(link.options.late_batches),
             room: Semaphore::new(link.options.queue_bytes as usize),
             link,
             state: Mutex::default(),
@@ -98,7 +108,7 @@ impl Lane {
         let drain = Drain {
             lane: self.clone(),
             batch: Vec::new(),
-            is_finished: false,
+            is_counted: true,
         };
         // Ends by itself with the queue; every exchange has a time limit.
         tokio::spawn(drain.run());
@@ -119,9 +129,30 @@ impl Lane {
     }
 
     async fn send_now(&self, ticket: &Arc<Ticket>, turn: SemaphorePermit<'_>) -> Answer {
-        let mut results = self.exchange(std::slice::from_ref(ticket)).await?;
-        drop(turn);
+        let batch = std::slice::from_ref(ticket);
+        let mut results = self.exchange_in_turn(batch, || drop(turn)).await?;
         Ok(results.pop().expect("one result for one op"))
+    }
+
+    /// An exchange that others wait for, but not for ever: once late, it calls `step_aside` and goes on alone.
+    async fn exchange_in_turn(
+        &self,
+        batch: &[Arc<Ticket>],
+        step_aside: impl FnOnce(),
+    ) -> Result<Vec<OpResult>, AttemptError> {
+        let options = &self.link.options;
+        let mut exchange = pin!(self.exchange(batch));
+        if let Ok(answer) = timeout(options.late_after, &mut exchange).await {
+            return answer;
+        }
+        let patience = options.longest_turn.saturating_sub(options.late_after);
+        let place = timeout(patience, self.late.acquire());
+        let _place = select! {
+            answer = &mut exchange => return answer,
+            place = place => place.map_err(|_| AttemptError::TimedOut)?,
+        };
+        step_aside();
+        exchange.await
     }
 
     /// One HTTP exchange: as many results as tickets.
@@ -145,21 +176,29 @@ struct Drain {
     lane: Arc<Lane>,
     /// Sent and not answered yet.
     batch: Vec<Arc<Ticket>>,
-    is_finished: bool,
+    /// Whether it is one of the lane's drains and answers for the queue: until that is empty, or until it has
+    /// stepped aside.
+    is_counted: bool,
 }
 
 impl Drain {
     async fn run(mut self) {
         let lane = self.lane.clone();
         // With or without a turn: see "patience".
-        let _turn = timeout(lane.link.options.patience, lane.turns.acquire()).await;
-        while self.take_batch() {
-            let answer = lane.exchange(&self.batch).await;
+        let turn = timeout(lane.link.options.patience, lane.turns.acquire()).await;
+        let mut turn = turn.ok();
+        while self.is_counted && self.take_batch() {
+            let step_aside = || {
+                turn = None;
+                self.is_counted = false;
+                lane.lock().drains -= 1;
+                lane.start_drain();
+            };
+            let answer = lane.exchange_in_turn(&self.batch, step_aside).await;
             self.hand_out(answer);
             // Those just answered run first, and what they ask for next is in the next batch.
             yield_now().await;
         }
-        self.is_finished = true;
     }
 
     /// Takes a batch out of the queue; `false` and the drain over if nothing is left.
@@ -181,6 +220,7 @@ impl Drain {
         }
         if self.batch.is_empty() {
             state.drains -= 1;
+            self.is_counted = false;
         }
         drop(state);
         self.lane.room.add_permits(freed);
@@ -209,12 +249,12 @@ impl Drain {
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        if self.is_finished {
-            return;
-        }
         for ticket in self.batch.drain(..) {
             let problem = "the runtime that sent it has stopped".to_owned();
             ticket.answer(Err(AttemptError::Broken(problem)));
+        }
+        if !self.is_counted {
+            return;
         }
         let mut state = self.lane.lock();
         state.drains -= 1;
