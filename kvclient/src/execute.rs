@@ -6,16 +6,20 @@
 //!
 //! Cancel safety: an op may be dropped at any await. If its write was sent, it may be applied.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 
 use crate::{
     attempt::{AttemptError, Outcome},
     coalesce::{InFlight, Pending, Ticket, Travel},
     error::{Advice, Error},
     intent::Intent,
+    key::Key,
     options::ClientOptions,
     plan::Plan,
     policy::{
@@ -45,25 +49,102 @@ impl Router {
     }
 
     /// Carries out many ops at once, one result per op in order. Those for one node leave in one batch; only
-    /// those that failed are tried again.
+    /// those that failed are tried again. Writes to one key are made one after the other.
     pub(crate) async fn run_many<'a>(
         &'a self,
         intents: Vec<Result<(Intent<'a>, Op), Error>>,
     ) -> Vec<Result<OpResult, Error>> {
-        let walk =
-            |intent: Result<_, Error>| intent.and_then(|(intent, op)| Walk::new(self, intent, op));
-        let mut walks: Vec<_> = intents.into_iter().map(walk).collect();
-        if walks.len() > 1 {
+        let mut ends = HashMap::new();
+        let step = |intent: Result<_, Error>| {
+            let (intent, op) = intent?;
+            Step::new(self, intent, op, &mut ends)
+        };
+        let mut steps: Vec<_> = intents.into_iter().map(step).collect();
+        if steps.len() > 1 {
             // All enter their lanes before any lane starts; nothing is awaited in between.
-            walks.iter_mut().flatten().for_each(Walk::push);
-            walks.iter().flatten().for_each(Walk::start);
+            let mut walks: Vec<_> = steps.iter_mut().flatten().filter_map(Step::walk).collect();
+            walks.iter_mut().for_each(|walk| walk.push());
+            walks.iter().for_each(|walk| walk.start());
         }
-        join_all(walks.into_iter().map(finish)).await
+        join_all(steps.into_iter().map(finish)).await
     }
 }
 
-async fn finish(walk: Result<Walk<'_>, Error>) -> Result<OpResult, Error> {
-    walk?.run().await
+async fn finish(step: Result<Step<'_>, Error>) -> Result<OpResult, Error> {
+    step?.run().await
+}
+
+/// One of many ops.
+struct Step<'a> {
+    stage: Stage<'a>,
+    /// Dropped when a write is over: the next one to its key waits for that.
+    end: Option<oneshot::Sender<()>>,
+}
+
+enum Stage<'a> {
+    /// Nothing stands before it.
+    Ready(Walk<'a>),
+    /// An earlier write to its key does. It is planned when that is over.
+    Behind {
+        earlier: oneshot::Receiver<()>,
+        router: &'a Router,
+        intent: Intent<'a>,
+        op: Op,
+    },
+}
+
+impl<'a> Step<'a> {
+    /// `ends` holds the end of the last write to each key so far.
+    fn new(
+        router: &'a Router,
+        intent: Intent<'a>,
+        op: Op,
+        ends: &mut HashMap<Key, oneshot::Receiver<()>>,
+    ) -> Result<Self, Error> {
+        let mut end = None;
+        let mut earlier = None;
+        if intent.kind == OpKind::Write {
+            let (sender, receiver) = oneshot::channel();
+            end = Some(sender);
+            earlier = ends.insert(op.key.clone(), receiver);
+        }
+        let stage = match earlier {
+            None => Stage::Ready(Walk::new(router, intent, op)?),
+            Some(earlier) => Stage::Behind {
+                earlier,
+                router,
+                intent,
+                op,
+            },
+        };
+        Ok(Self { stage, end })
+    }
+
+    /// The op, if it can leave at once.
+    fn walk(&mut self) -> Option<&mut Walk<'a>> {
+        match &mut self.stage {
+            Stage::Ready(walk) => Some(walk),
+            Stage::Behind { .. } => None,
+        }
+    }
+
+    async fn run(self) -> Result<OpResult, Error> {
+        let _end = self.end;
+        let walk = match self.stage {
+            Stage::Ready(walk) => walk,
+            Stage::Behind {
+                earlier,
+                router,
+                intent,
+                op,
+            } => {
+                // Nothing is ever sent: the other side is dropped, whatever became of the write.
+                let _ = earlier.await;
+                Walk::new(router, intent, op)?
+            }
+        };
+        walk.run().await
+    }
 }
 
 /// One op under way.

@@ -1,6 +1,8 @@
 //! Many keys at once: the same ops as one by one, grouped by node, each with a result of its own.
 //!
-//! Not transactions: each item succeeds or fails by itself, and only those that failed are tried again.
+//! Not transactions: each item succeeds or fails by itself, and only those that failed are tried again. Items on
+//! one key act in the order of the list: a later write to it leaves when the earlier one is over. (In one batch they
+//! would keep that order too, until one of them is refused and comes again, or is large and travels alone.)
 
 use bytes::Bytes;
 
@@ -31,6 +33,9 @@ impl Client {
 
     /// Reads many entries: one result per key, in order. Only keys that failed are tried again.
     ///
+    /// # Errors
+    /// Each key's own, as of [`Self::get_with`]: keys that failed do not keep the others from being read.
+    ///
     /// # Cancel safety
     /// Nothing is changed by it.
     pub async fn get_many_with<K: AsRef<[u8]>>(
@@ -53,7 +58,8 @@ impl Client {
         results.into_iter().map(|result| entry(result?)).collect()
     }
 
-    /// Stores many values: one result per item, in order. Items of one node travel in one request.
+    /// Stores many values: one result per item, in order. Items of one node travel in one request; where a key stands
+    /// twice, the values are stored one after the other, in the order of the list.
     ///
     /// # Errors
     /// The first error of any item; the others may have been stored all the same. [`Self::put_many_with`] gives
@@ -72,7 +78,12 @@ impl Client {
     /// Stores many values under the same terms: one result per item, in order. Only items that failed and surely
     /// were not applied are tried again.
     ///
-    /// If a key stands twice, the later value is stored last, unless the earlier one had to be tried again.
+    /// Where a key stands twice, the later item leaves when the earlier one has its result, also if that is an error;
+    /// the time limit covers its wait. So the last value stays, unless an earlier one failed with
+    /// [`Outcome::Unknown`](crate::Outcome::Unknown): that one may yet be stored, after the later ones.
+    ///
+    /// # Errors
+    /// Each item's own, as of [`Self::put_with`]: items that failed do not keep the others from being stored.
     ///
     /// # Cancel safety
     /// As [`Self::put_many`].
@@ -112,7 +123,11 @@ impl Client {
             .collect()
     }
 
-    /// Removes many keys under the same terms: one result per key, in order; `None` if it was not there.
+    /// Removes many keys under the same terms: one result per key, in order; `None` if it was not there, as for the
+    /// second of two equal keys.
+    ///
+    /// # Errors
+    /// Each key's own, as of [`Self::delete_with`]: keys that failed do not keep the others from being removed.
     ///
     /// # Cancel safety
     /// As [`Self::delete_many`].

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use kvclient::{Consistency, ErrorKind, GetOptions, Outcome, PutOptions};
 use support::{Cluster, FakeNode, Reply, found, key_of, keys_of, map, refused, stored};
 
-use kvclient::wire::error::{Applied, ErrorCode};
+use kvclient::wire::{
+    batch::{Action, Op},
+    error::{Applied, ErrorCode},
+};
 
 #[tokio::test]
 async fn ops_go_to_the_shard_that_owns_the_key() {
@@ -313,6 +316,61 @@ async fn many_results_stand_in_the_order_of_the_items() {
     assert!(matches!(results[0], Ok(None)));
     assert_eq!(results[1].as_ref().unwrap_err().kind(), ErrorKind::Invalid);
     assert!(matches!(results[2], Ok(Some(_))));
+}
+
+#[tokio::test]
+async fn many_items_on_one_key_act_in_their_order() {
+    // The first value is too large to travel with others, and is refused once: the second one, which went beside
+    // it, was stored first and then overwritten.
+    let cluster = Cluster::start(1, 0).await;
+    let seen = std::sync::atomic::AtomicBool::new(false);
+    cluster.primary(0).script(move |op| {
+        let is_large = value_bytes(op) > 1_000;
+        match is_large && !seen.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            true => Reply::Http(
+                429,
+                r#"{"error":"too_many_requests","message":"later"}"#.into(),
+            ),
+            false => stored(1),
+        }
+    });
+    let kv = cluster.client();
+    let large = "x".repeat(100 << 10);
+    let items = [("k", &*large), ("k", "2"), ("other", ""), ("k", "33")];
+    let items = items.map(|(key, value)| (key, value.to_owned()));
+    let results = kv.put_many_with(items, PutOptions::new()).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let ops = cluster.primary(0).ops();
+    let puts = ops.iter().filter(|op| op.key.as_bytes() == b"k");
+    let sizes: Vec<usize> = puts.map(value_bytes).collect();
+    assert_eq!(sizes, [100 << 10, 100 << 10, 1, 2]);
+}
+
+fn value_bytes(op: &Op) -> usize {
+    match &op.action {
+        Action::Put { value, .. } => value.len(),
+        _ => 0,
+    }
+}
+
+#[tokio::test]
+async fn many_items_on_one_key_share_their_time() {
+    let cluster = Cluster::start(1, 0).await;
+    cluster.primary(0).script(|_| Reply::Hang);
+    let options = PutOptions::new().timeout(Duration::from_millis(100));
+    let items = [("k", "1"), ("k", "2")];
+    let results = cluster.client().put_many_with(items, options).await;
+    let failed = results.into_iter().map(Result::unwrap_err);
+    let outcomes: Vec<Outcome> = failed.map(|error| error.outcome()).collect();
+    assert_eq!(outcomes, [Outcome::Unknown, Outcome::NotApplied]);
+}
+
+#[tokio::test]
+async fn a_key_that_stands_twice_is_removed_once() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    kv.put("k", "v").await.unwrap();
+    assert_eq!(kv.delete_many(["k", "k"]).await.unwrap(), [true, false]);
 }
 
 #[tokio::test]
