@@ -24,6 +24,7 @@ use crate::{
     plan::Plan,
     policy::{
         OpKind,
+        read::Load,
         retry::{self, Backoff, MAX_HOPS},
     },
     position::Position,
@@ -204,6 +205,7 @@ impl<'a> Walk<'a> {
                 Some(pending) => pending.answer().await,
                 None => self.node.lanes().send(&self.ticket, self.travel).await,
             };
+            self.node.lanes().note(&answer);
             match answer.and_then(AttemptError::check) {
                 Ok(result) => {
                     self.intent.saw(self.shard_idx, &result);
@@ -367,7 +369,7 @@ fn next_node(plan: &mut Plan, routed: &RoutedShard<'_>) -> Option<InFlight> {
         routed
             .nodes
             .get(place)
-            .map_or(usize::MAX, |node| node.in_flight())
+            .map_or(Load::WORST, |node| node.load())
     };
     let place = plan.next(load, &mut fastrand::Rng::new())?;
     // The plan may have been made for a map that named more nodes.

@@ -2,10 +2,14 @@
 //!
 //! A plan hands out targets one at a time, since most ops need only the first and loads change meanwhile. Writes
 //! know one target, the primary. Reads start at any node; after a failure the other replicas follow, and the
-//! primary comes last: it can always answer, and a slow replica must not send it all the reads.
+//! primary comes last: it can always answer, and a slow replica must not send it all the reads. Only replicas that
+//! have been silent lately come after it.
 
 use crate::{
-    policy::{Consistency, OpKind, read},
+    policy::{
+        Consistency, OpKind,
+        read::{self, Load},
+    },
     shard_map::{Address, Shard},
 };
 
@@ -51,17 +55,17 @@ impl Plan {
         })
     }
 
-    /// The next target; `None` when all were handed out. `in_flight` tells a target's load.
+    /// The next target; `None` when all were handed out. `load` tells what speaks against a target.
     pub(crate) fn next(
         &mut self,
-        in_flight: impl Fn(usize) -> usize,
+        load: impl Fn(usize) -> Load,
         rng: &mut fastrand::Rng,
     ) -> Option<usize> {
         let target = match self.candidates {
             Candidates::Only(_) if self.asked != 0 => None,
             Candidates::Only(place) => Some(place),
-            Candidates::Any(nodes) if self.asked == 0 => read::choose(nodes, in_flight, rng),
-            Candidates::Any(nodes) => self.next_replica(nodes, in_flight, rng),
+            Candidates::Any(nodes) if self.asked == 0 => read::choose(nodes, load, rng),
+            Candidates::Any(nodes) => self.next_replica(nodes, load, rng),
         }?;
         self.asked |= 1 << target;
         Some(target)
@@ -70,15 +74,20 @@ impl Plan {
     fn next_replica(
         &self,
         nodes: usize,
-        in_flight: impl Fn(usize) -> usize,
+        load: impl Fn(usize) -> Load,
         rng: &mut fastrand::Rng,
     ) -> Option<usize> {
         let is_free = |place: &usize| self.asked & (1 << place) == 0;
-        let replicas: Vec<usize> = (1..nodes).filter(is_free).collect();
-        let chosen = read::choose(replicas.len(), |at| in_flight(replicas[at]), rng);
-        chosen
-            .map(|at| replicas[at])
-            .or_else(|| Some(0).filter(is_free))
+        let is_suspect = |place: usize| load(place).is_suspect;
+        let primary = Some(0).filter(is_free);
+        let mut replicas: Vec<usize> = (1..nodes).filter(is_free).collect();
+        if replicas.iter().any(|&place| !is_suspect(place)) {
+            replicas.retain(|&place| !is_suspect(place));
+        } else if primary.is_some_and(|place| !is_suspect(place)) {
+            return primary;
+        }
+        let chosen = read::choose(replicas.len(), |at| load(replicas[at]), rng);
+        chosen.map(|at| replicas[at]).or(primary)
     }
 }
 
@@ -101,9 +110,18 @@ mod tests {
         }
     }
 
-    fn targets(mut plan: Plan, seed: u64) -> Vec<usize> {
+    fn targets(plan: Plan, seed: u64) -> Vec<usize> {
+        targets_beside(plan, &[], seed)
+    }
+
+    /// The order of targets while some of them are silent.
+    fn targets_beside(mut plan: Plan, silent: &[usize], seed: u64) -> Vec<usize> {
         let mut rng = fastrand::Rng::with_seed(seed);
-        std::iter::from_fn(|| plan.next(|_| 0, &mut rng)).collect()
+        let load = |place| Load {
+            is_suspect: silent.contains(&place),
+            in_flight: 0,
+        };
+        std::iter::from_fn(|| plan.next(load, &mut rng)).collect()
     }
 
     #[test]
@@ -131,6 +149,18 @@ mod tests {
             );
         }
         assert!(first.iter().all(|&count| count > 20), "{first:?}");
+    }
+
+    #[test]
+    fn silent_nodes_come_after_the_primary_and_are_not_left_out() {
+        let shard = shard(3);
+        let plan = || Plan::new(OpKind::Read, Consistency::Eventual, &shard);
+        for seed in 0..200 {
+            let mut order = targets_beside(plan(), &[2], seed);
+            assert_eq!(order.pop(), Some(2), "seed {seed}");
+            let order = targets_beside(plan(), &[0, 1, 2, 3], seed);
+            assert_eq!(order.len(), 4, "seed {seed}: {order:?}");
+        }
     }
 
     #[test]

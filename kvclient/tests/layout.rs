@@ -36,6 +36,7 @@ const ORDER: &[&str] = &[
     "session",
     "plan",
     "options",
+    "coalesce/health",
     "coalesce/link",
     "coalesce/ticket",
     "coalesce/lane",

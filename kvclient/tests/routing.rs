@@ -131,6 +131,27 @@ async fn a_read_leaves_a_node_that_hangs() {
 }
 
 #[tokio::test]
+async fn reads_pay_for_a_silent_node_once() {
+    // Every read that drew the silent node waited for a whole attempt before it asked another.
+    let cluster = Cluster::start(1, 2).await;
+    cluster.replica(0, 0).script(|_| Reply::Hang);
+    let kv = cluster
+        .builder()
+        .attempt_timeout(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    for _ in 0..50 {
+        kv.get("k").await.unwrap();
+    }
+    assert_eq!(cluster.replica(0, 0).ops().len(), 1);
+    // It stays the last resort.
+    cluster.replica(0, 0).script(|_| found("v", 1));
+    cluster.replica(0, 1).stop();
+    cluster.primary(0).stop();
+    assert!(kv.get("k").await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_write_waits_for_a_node_that_restarts() {
     let node = FakeNode::reserve();
     let kv = kvclient::Client::builder(map(1, &[vec![node.address.clone()]]))

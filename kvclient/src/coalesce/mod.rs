@@ -1,9 +1,10 @@
 //! The way to one node: ops gathered into batches, reads and writes apart, large values alone.
 //!
 //! [`NodeLanes`] is what the rest of the crate holds per node; it outlives maps, so that a refresh disturbs
-//! nothing under way. It knows how many ops it has in flight, which is how reads choose between nodes, and it
-//! passes on which map the node says is in force. It never chooses a node and never tries anything twice.
+//! nothing under way. It knows how many ops it has in flight and whether the node has been silent lately, which is
+//! how reads choose between nodes, and it passes on which map the node says is in force. It never chooses a node and never tries anything twice.
 
+mod health;
 mod lane;
 mod link;
 mod ticket;
@@ -18,14 +19,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::{lane::Lane, link::Link};
+use self::{health::Health, lane::Lane, link::Link};
 pub(crate) use self::{
     link::MapHeard,
     ticket::{Answer, Pending, Ticket},
 };
 use crate::{
-    attempt::AttemptError, node_client::NodeClient, options::LaneOptions, shard_map::Address,
-    wire::batch::Action,
+    attempt::AttemptError, node_client::NodeClient, options::LaneOptions, policy::read::Load,
+    shard_map::Address, wire::batch::Action,
 };
 
 /// All that is under way to one node.
@@ -37,6 +38,7 @@ pub(crate) struct NodeLanes {
     /// One permit per large value under way.
     alone: Semaphore,
     in_flight: AtomicUsize,
+    health: Health,
 }
 
 /// How an op travels.
@@ -66,6 +68,7 @@ impl NodeLanes {
             writes: Lane::new(link.clone()),
             alone: Semaphore::new(options.alone_in_flight),
             in_flight: AtomicUsize::new(0),
+            health: Health::new(),
             link,
         })
     }
@@ -74,13 +77,22 @@ impl NodeLanes {
         &self.link.address
     }
 
-    /// Ops waiting or sent, not answered yet.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+    /// What speaks against asking this node: silence, then ops that wait or are sent and not answered yet.
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            is_suspect: self.health.is_suspect(),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Takes note of how an attempt with this node ended.
+    pub(crate) fn note(&self, answer: &Answer) {
+        self.health.note(answer);
     }
 
     /// Counts an op as in flight for as long as the guard lives.
     pub(crate) fn count(self: &Arc<Self>) -> InFlight {
+        self.health.choose();
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self.clone())
     }
