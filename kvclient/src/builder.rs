@@ -44,7 +44,21 @@ impl Client {
         ClientBuilder::connect(seeds).await?.build()
     }
 
-    /// A client for a map, with settings of its own.
+    /// A client for a map, with settings of its own. [`ClientBuilder::from_file`] and [`ClientBuilder::connect`] start
+    /// from a file and from a running cluster.
+    ///
+    /// ```no_run
+    /// # fn main() -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::{ClientBuilder, Consistency};
+    ///
+    /// let kv = ClientBuilder::from_file("sharding.toml")?
+    ///     .timeout(Duration::from_secs(1))
+    ///     .consistency(Consistency::Eventual)
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder(map: ShardMap) -> ClientBuilder {
         ClientBuilder::new(map)
     }

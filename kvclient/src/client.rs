@@ -30,8 +30,13 @@ use crate::{
 
 /// A smart router over all nodes of a cluster.
 ///
-/// Cheap to clone; clones share connections, the map, and the session. Without further ado its reads never show
-/// less than this client wrote or read before, whichever node answers; see [`Consistency`](crate::Consistency).
+/// Made by [`Self::from_file`], [`Self::connect`], or [`Self::builder`] if settings are to be changed. Cheap to clone;
+/// clones share connections, the map, and the session.
+///
+/// Unless told otherwise, its reads never show less than this client or a clone of it wrote or read before, whichever
+/// node answers; see [`Consistency`](crate::Consistency). What other clients write shows up when it has reached the
+/// node that answers, some milliseconds later. For users who should not wait for each other's writes:
+/// [`Self::with_session`].
 #[derive(Clone)]
 pub struct Client {
     router: Arc<Router>,
@@ -46,12 +51,13 @@ impl Client {
         }
     }
 
-    /// Reads a value; `None` if the key is absent.
+    /// Reads a value; `None` if the key is absent or has expired.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: change the key. [`ErrorKind::Unavailable`]: no node answered in time; retry later.
     /// [`ErrorKind::Conflict`]: a position this session had seen is lost, see [`Error::lost_position`]; it is said
     /// once, and the next read goes through. [`ErrorKind::Corrupt`]: the entry is damaged.
+    /// [`ErrorKind::Misrouted`]: nodes and client have maps that contradict each other; check them.
     ///
     /// # Cancel safety
     /// Nothing is changed by it.
@@ -60,7 +66,8 @@ impl Client {
         Ok(result.value)
     }
 
-    /// Reads an entry under terms of its own.
+    /// Reads an entry, that is the value with its position and expiry, under terms of its own; `None` if the key is
+    /// absent or has expired.
     ///
     /// # Errors
     /// As [`Self::get`]; also [`ErrorKind::Invalid`] if [`GetOptions::node`] is no node of the key's shard.
@@ -75,12 +82,13 @@ impl Client {
         entry(self.read(key.as_ref(), options).await?)
     }
 
-    /// Stores a value, which then has no expiry.
+    /// Stores a value, whether or not the key was there. It is synced to the primary's disk when this returns, and
+    /// has no expiry, even if the entry before had one.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: key or value over its limit. [`ErrorKind::Full`]: the shard takes no more.
     /// [`ErrorKind::Unavailable`]: retry later, but look at [`Error::outcome`] first: `Unknown` means that it may
-    /// have been stored.
+    /// have been stored. [`ErrorKind::Misrouted`]: as for [`Self::get`]; not stored.
     ///
     /// # Cancel safety
     /// The value may be stored, now or later.
@@ -134,10 +142,12 @@ impl Client {
         written_if_there(self.run(op, options.timeout).await?)
     }
 
-    /// Adds to a counter and returns its new value. An absent key counts as 0; the expiry is kept.
+    /// Adds to a counter, in one step on the node, and returns its new value. An absent key counts as 0; the expiry
+    /// is kept. A counter is a value like any other: an i64 as decimal text.
     ///
     /// # Errors
-    /// As [`Self::put`]; also [`ErrorKind::Conflict`] if the value is no decimal i64 or would leave its range.
+    /// As [`Self::put`]; also [`ErrorKind::Conflict`] if the value is no decimal i64 or would leave its range. After
+    /// an outcome of `Unknown`, adding again may count twice.
     ///
     /// # Cancel safety
     /// It may be added, now or later.
@@ -152,10 +162,10 @@ impl Client {
             .ok_or_else(|| undecodable("incr", "the new value is not a decimal i64"))
     }
 
-    /// Sets how long an entry lives from now on, in whole milliseconds, at least one; says whether it was there.
+    /// Sets how long an entry lives from now on, in whole milliseconds; says whether it was there.
     ///
     /// # Errors
-    /// As [`Self::put`].
+    /// As [`Self::put`]; also [`ErrorKind::Invalid`] if `ttl` is less than 1 ms.
     ///
     /// # Cancel safety
     /// The expiry may be set, now or later.
@@ -216,14 +226,27 @@ impl Client {
         refreshed.map_err(|error| Error::new(ErrorKind::Unavailable, "refresh").with_source(error))
     }
 
-    /// What this client has seen so far: to be resumed elsewhere, by [`Self::with_session`].
+    /// A copy of what this client has seen so far: to be resumed elsewhere, by [`Self::with_session`]. As text:
+    /// [`Session::to_token`].
     pub fn session(&self) -> Session {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         session.clone()
     }
 
     /// A client like this one whose reads and writes belong to a session of their own, which starts as given:
-    /// empty for a new user, or one read from a token.
+    /// empty for a new user, or one read from a token. Shares this client's connections, so it costs next to nothing.
+    ///
+    /// ```no_run
+    /// # async fn request(kv: kvclient::Client, cookie: &str) -> kvclient::Result<String> {
+    /// use kvclient::Session;
+    ///
+    /// // One request of a web application: the user sees at least what their last request saw.
+    /// let session = Session::from_token(cookie).unwrap_or_default();
+    /// let kv = kv.with_session(session);
+    /// kv.put("cart:7", "3 apples").await?;
+    /// Ok(kv.session().to_token()) // for the next request
+    /// # }
+    /// ```
     pub fn with_session(&self, session: Session) -> Self {
         Self {
             router: self.router.clone(),
@@ -231,12 +254,13 @@ impl Client {
         }
     }
 
-    /// A client like this one that knows what this one has seen so far; from here on they are strangers.
+    /// A client like this one that knows what this one has seen so far; from here on neither learns what the other
+    /// sees. (A clone shares its session.)
     pub fn fork(&self) -> Self {
         self.with_session(self.session())
     }
 
-    /// Lets this client's session see at least what another has seen.
+    /// Makes this client's reads show at least what another session has seen, too.
     pub fn merge_session(&self, other: &Session) {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         session.merge(other);

@@ -1,7 +1,9 @@
 //! Client-side smart router of a sharded, replicated key-value store.
 //!
-//! A [`Client`] knows the shard map, hashes keys itself, sends each write straight to the primary of its shard and
-//! spreads reads over primary and replicas. Redirects, retries, batching and lag stay in here.
+//! The keys are divided among shards; each shard has a primary, which takes its writes, and replicas, which follow
+//! and answer reads. The shard map says who has what. A [`Client`] knows the map, hashes keys itself, sends each
+//! write straight to the primary of its shard and spreads reads over primary and replicas. Redirects, retries,
+//! batching and lag stay in here.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -14,22 +16,60 @@
 //! assert_eq!(ada.as_deref(), Some(&b"Ada"[..]));
 //!
 //! let minute = PutOptions::new().if_absent().ttl(Duration::from_secs(60));
-//! let first = kv.put_with("user:2", "Bob", minute).await?;
-//! let again = PutOptions::new().if_match(first.position); // only if nobody was faster
+//! let first = kv.put_with("user:2", "Bob", minute).await?; // ErrorKind::Conflict if it is there already
+//! let again = PutOptions::new().if_match(first.position); // only if nobody has written it since
 //! kv.put_with("user:2", "Bea", again).await?;
 //!
 //! let users = kv.get_many(["user:1", "user:2"]).await?; // one request per node
-//! let fresh = GetOptions::new().consistency(Consistency::Primary);
-//! let newest = kv.get_with("user:1", fresh).await?;
+//! let fresh = GetOptions::new().consistency(Consistency::Primary); // whoever wrote it
+//! if let Some(entry) = kv.get_with("user:1", fresh).await? {
+//!     println!("{} bytes, written at {}", entry.value.len(), entry.position);
+//! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Many tasks share one client: clone it. When an op fails, [`Error::kind`] says what to do, and
-//! [`Error::outcome`] whether a write may have happened.
+//! # What to know
 //!
-//! Modules, each using only those before it: the pure half (keys, slots, positions, the map, the protocol), then
-//! one node over HTTP, then routing. [`node_client`] is for tools that talk to a single node.
+//! - **Runtime.** Ops need a tokio runtime with time and I/O switched on. Making a client needs none.
+//! - **Keys and values** are bytes: 1 to 511 for a key; for a value what the nodes take, 1 MiB unless they are told
+//!   otherwise. An empty value is a value.
+//! - **One client for all tasks.** Clone it: clones share connections, and ops that many tasks want at once travel
+//!   together.
+//! - **One session per user.** Clones also share what they have seen, see [`Session`]: none of them reads less than
+//!   any of them wrote or read. A service gives each of its users a session, by [`Client::with_session`], and keeps
+//!   it between requests as a short token.
+//! - **Time.** An op takes 5 s at most, retries included, unless [`ClientBuilder::timeout`] or the op's own options
+//!   say otherwise.
+//!
+//! # When an op fails
+//!
+//! [`Error::kind`] says what to do. For a write, [`Error::outcome`] says whether it may have happened. What is safe
+//! to repeat was repeated already; a write that may have been applied never is, since only its caller knows whether
+//! twice does harm.
+//!
+//! ```no_run
+//! # async fn fails(kv: kvclient::Client) -> kvclient::Result<()> {
+//! use kvclient::{ErrorKind, Outcome};
+//!
+//! if let Err(error) = kv.incr("visits", 1).await {
+//!     match (error.kind(), error.outcome()) {
+//!         (ErrorKind::Unavailable, Outcome::NotApplied) => println!("not counted; later again: {error}"),
+//!         (ErrorKind::Unavailable, Outcome::Unknown) => println!("counted or not, nobody can say: {error}"),
+//!         _ => return Err(error), // again would be no better
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Any future may be dropped at any time; each function says under "Cancel safety" what that leaves behind.
+//!
+//! # Modules
+//!
+//! Most programs need only what stands at the root of this crate. Each module uses only those before it: the pure
+//! half (keys, slots, positions, the map, the protocol), then one node over HTTP, then routing. [`node_client`] is
+//! for tools that talk to a single node, [`wire`] describes the protocol.
 
 pub mod attempt;
 pub mod error;

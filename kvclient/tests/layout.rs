@@ -93,8 +93,36 @@ fn the_pure_half_has_no_runtime() {
     }
 }
 
+#[test]
+fn public_async_functions_say_how_they_fail_and_what_cancelling_leaves() {
+    for (module, text) in source_texts() {
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        let functions = (0..lines.len()).filter(|&at| lines[at].starts_with("pub async fn"));
+        for at in functions {
+            let above = lines[..at].iter().rev();
+            let doc: Vec<&str> = above
+                .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+                .copied()
+                .collect();
+            for section in ["/// # Errors", "/// # Cancel safety"] {
+                assert!(
+                    doc.contains(&section),
+                    "{module}: {} has no {section}",
+                    lines[at]
+                );
+            }
+        }
+    }
+}
+
 /// Module name (`wire/batch`) to text without comments and tests.
 fn source_files() -> BTreeMap<String, String> {
+    let texts = source_texts().into_iter();
+    texts.map(|(name, text)| (name, code_of(&text))).collect()
+}
+
+/// Module name to text.
+fn source_texts() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = BTreeMap::new();
     let mut folders = vec![root.clone()];
@@ -109,7 +137,7 @@ fn source_files() -> BTreeMap<String, String> {
             let name = relative.to_str().unwrap().replace('\\', "/");
             let name = name.strip_suffix("/mod").unwrap_or(&name).to_owned();
             if name != "lib" {
-                files.insert(name, code_of(&fs::read_to_string(path).unwrap()));
+                files.insert(name, fs::read_to_string(path).unwrap());
             }
         }
     }
