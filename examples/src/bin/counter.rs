@@ -5,8 +5,10 @@
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
+use std::process::ExitCode;
+
 use anyhow::ensure;
-use clap::Parser;
+use clap::{Parser, value_parser};
 use examples::Cluster;
 use futures_util::future::try_join_all;
 use kvclient::{Client, Consistency, ErrorKind, GetOptions, PutOptions};
@@ -15,28 +17,37 @@ const INCR_KEY: &str = "counter:incr";
 const IF_MATCH_KEY: &str = "counter:if_match";
 
 /// Counts with many tasks at once and checks the sum.
+///
+/// Once with the node's own counter (incr), once by reading, adding, and storing on condition that nobody was
+/// faster (if_match).
 #[derive(Parser)]
+#[command(
+    after_help = "To run it: ./launch.sh, then cargo run --release -p examples --bin counter"
+)]
 struct Args {
     #[command(flatten)]
     cluster: Cluster,
     /// Tasks that count at the same time
-    #[arg(long, default_value_t = 16)]
-    tasks: i64,
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = value_parser!(u32).range(1..))]
+    tasks: u32,
     /// Steps of each task
-    #[arg(long, default_value_t = 50)]
-    steps: i64,
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = value_parser!(u32).range(1..))]
+    steps: u32,
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    examples::finish(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     let kv = args.cluster.connect().await?;
     kv.delete(INCR_KEY).await?;
     kv.delete(IF_MATCH_KEY).await?;
 
     try_join_all((0..args.tasks).map(|_| count(&kv, args.steps))).await?;
 
-    let want = (args.tasks * args.steps).to_string();
+    let want = (u64::from(args.tasks) * u64::from(args.steps)).to_string();
     for key in [INCR_KEY, IF_MATCH_KEY] {
         let found = kv.get(key).await?.unwrap_or_default();
         println!("{key}: {} of {want}", String::from_utf8_lossy(&found));
@@ -45,7 +56,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn count(kv: &Client, steps: i64) -> kvclient::Result<()> {
+async fn count(kv: &Client, steps: u32) -> kvclient::Result<()> {
     for _ in 0..steps {
         kv.incr(INCR_KEY, 1).await?;
         add_one(kv, IF_MATCH_KEY).await?;

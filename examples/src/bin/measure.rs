@@ -6,11 +6,14 @@
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use clap::Parser;
+use clap::{Parser, value_parser};
 use examples::Cluster;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use hdrhistogram::Histogram;
@@ -21,21 +24,31 @@ use tokio::task::JoinSet;
 const SLOWEST_MICROS: u64 = 60_000_000;
 
 /// Measures GET and SET per second.
+///
+/// First stores all keys (measure:00000000 and so on), which stay there. Prints a table in Markdown.
 #[derive(Parser)]
+#[command(
+    after_help = "To run it: ./launch.sh, then cargo run --release -p examples --bin measure"
+)]
 struct Args {
     #[command(flatten)]
     cluster: Cluster,
     /// Keys to use
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     keys: usize,
     /// Bytes of each value
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, value_name = "BYTES", default_value_t = 100)]
     value_bytes: usize,
-    /// Duration of each measurement
-    #[arg(long, default_value_t = 5)]
+    /// Seconds that each measurement lasts
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Numbers of tasks
-    #[arg(long, value_delimiter = ',', default_value = "1,64,256")]
+    /// Tasks at work at the same time: a measurement for each of these numbers
+    #[arg(
+        long,
+        value_name = "COUNT,...",
+        value_delimiter = ',',
+        default_value = "1,64,256"
+    )]
     tasks: Vec<usize>,
 }
 
@@ -54,8 +67,11 @@ struct Load {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    examples::finish(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     ensure!(args.keys > 0, "--keys must be at least 1");
     let load = Load {
         kv: args.cluster.connect().await?,

@@ -7,23 +7,33 @@
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
+use anyhow::bail;
 use clap::Parser;
 use examples::Cluster;
 use kvclient::{ErrorKind, PutOptions};
 
 /// Stores, reads and deletes a few entries.
+///
+/// Uses keys that begin with quickstart: and removes them in the end.
 #[derive(Parser)]
+#[command(
+    after_help = "To run it: ./launch.sh, then cargo run --release -p examples --bin quickstart"
+)]
 struct Args {
     #[command(flatten)]
     cluster: Cluster,
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    examples::finish(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     // One client for the whole program: it is cheap to clone and shares its connections.
-    let kv = Args::parse().cluster.connect().await?;
+    let kv = args.cluster.connect().await?;
 
     // When this returns, the value is synced to disk on the shard's primary.
     let written = kv.put("quickstart:ada", "Ada Lovelace").await?;
@@ -48,7 +58,7 @@ async fn main() -> anyhow::Result<()> {
     kv.put_with("quickstart:lock", "first", once()).await?;
     match kv.put_with("quickstart:lock", "second", once()).await {
         Err(error) if error.kind() == ErrorKind::Conflict => println!("the lock is taken: {error}"),
-        other => println!("unexpected: {other:?}"),
+        other => bail!("the lock was taken twice: {other:?}"),
     }
 
     // Several keys at once travel together, each to the node that has it.

@@ -11,28 +11,39 @@
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
-use std::time::{Duration, Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
-use clap::Parser;
+use clap::{Parser, value_parser};
 use examples::Cluster;
 use kvclient::{Client, Consistency, GetOptions};
 
 const KEY: &str = "read_your_writes:number";
 
 /// Writes and reads back, with each kind of read.
+///
+/// Counts how often a read did not show the write just before it.
 #[derive(Parser)]
+#[command(
+    after_help = "To run it: ./launch.sh, then cargo run --release -p examples --bin read_your_writes"
+)]
 struct Args {
     #[command(flatten)]
     cluster: Cluster,
     /// Writes per kind of read
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, value_name = "COUNT", default_value_t = 500, value_parser = value_parser!(u32).range(1..))]
     rounds: u32,
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    examples::finish(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     let kv = args.cluster.connect().await?;
     println!(
         "{:<16} {:>8} {:>8} {:>12}",
@@ -49,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
     ] {
         let began = Instant::now();
         let behind = count_behind(&kv, consistency, args.rounds).await?;
-        let micros = began.elapsed().as_micros() / u128::from(args.rounds.max(1));
+        let micros = began.elapsed().as_micros() / u128::from(args.rounds);
         println!("{name:<16} {:>8} {behind:>8} {micros:>12}", args.rounds);
         let may_be_behind = matches!(consistency, Consistency::Eventual | Consistency::MaxLag(_));
         ensure!(behind == 0 || may_be_behind, "{name} went back in time");

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use clap::{Parser, ValueEnum};
 use examples::Cluster;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
@@ -36,29 +36,46 @@ use records::Record;
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
 /// Loads a file of records, one a line.
+///
+/// The key is a column or field of the line, the value the whole line. Of lines with the same key the last one
+/// counts.
 #[derive(Parser)]
+#[command(after_help = "\
+To run it: ./launch.sh, then
+  cargo run --release -p examples --bin bulk_load -- \\
+    --separator ';' --verify examples/data/unicode-sample.txt")]
 struct Args {
     #[command(flatten)]
     cluster: Cluster,
-    /// The file; - or nothing: standard input
+    /// The file; -, or nothing if something is piped in: standard input
     file: Option<PathBuf>,
     /// How a line is read
     #[arg(long, value_enum, default_value_t = Format::Columns)]
     format: Format,
     /// What separates columns [default: a tab]
-    #[arg(long, default_value = "\t", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "\t",
+        hide_default_value = true
+    )]
     separator: String,
     /// The key: a column's number from 1 on, or, of NDJSON, a field's name [default: 1 or key]
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER|FIELD")]
     key_column: Option<String>,
     /// Put before every key
-    #[arg(long, default_value = "")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     prefix: String,
     /// Puts and gets under way at the same time
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, value_name = "COUNT", default_value_t = 256)]
     in_flight: usize,
-    /// Seconds for which nodes that do not answer, or lag, are waited for
-    #[arg(long, default_value_t = 60)]
+    /// How long to wait for nodes that do not answer, or lag
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
     /// Afterwards, compare every record on every node of its shard
     #[arg(long)]
@@ -77,19 +94,24 @@ enum Format {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    examples::finish(run(Args::parse()).await)
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
     let records = records::read(&args)?;
     let kv = args.cluster.connect().await?;
     if !args.verify_only {
         load(&kv, &records, &args).await?;
     }
-    if (args.verify || args.verify_only)
-        && verify::count_differences(&kv, &records, &args).await? > 0
-    {
-        return Ok(ExitCode::FAILURE);
+    if args.verify || args.verify_only {
+        let differences = verify::count_differences(&kv, &records, &args).await?;
+        ensure!(
+            differences == 0,
+            "the cluster does not have what the file says"
+        );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 async fn load(kv: &Client, records: &[Record], args: &Args) -> anyhow::Result<()> {

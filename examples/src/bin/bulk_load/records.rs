@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, IsTerminal},
 };
 
 use anyhow::{Context, bail, ensure};
@@ -30,10 +30,14 @@ pub(crate) fn read(args: &Args) -> anyhow::Result<Vec<Record>> {
             let input = std::fs::File::open(file).with_context(|| format!("cannot read {name}"))?;
             (name, Box::new(BufReader::new(input)))
         }
-        _ => (
-            "standard input".to_owned(),
-            Box::new(std::io::stdin().lock()),
-        ),
+        named => {
+            let input = std::io::stdin();
+            ensure!(
+                named.is_some() || !input.is_terminal(),
+                "name a file to load, or - to type records; see --help"
+            );
+            ("standard input".to_owned(), Box::new(input.lock()))
+        }
     };
     let mut records: Vec<Record> = Vec::new();
     let mut places: HashMap<Key, usize> = HashMap::new();
