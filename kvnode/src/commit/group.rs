@@ -29,6 +29,8 @@ pub(super) struct Group {
 pub(super) enum Waiting {
     Writes {
         results: Vec<OpResult>,
+        /// How many of them, at the front, stand whatever becomes of this frame.
+        settled: usize,
         reply: oneshot::Sender<Vec<OpResult>>,
     },
     Expired {
@@ -58,8 +60,12 @@ impl Group {
     pub(super) fn answer(&mut self, refusal: Option<&Refusal>) {
         for waiting in self.waiting.drain(..) {
             match waiting {
-                Waiting::Writes { mut results, reply } => {
-                    refuse_all(&mut results, refusal);
+                Waiting::Writes {
+                    mut results,
+                    settled,
+                    reply,
+                } => {
+                    refuse_all(&mut results[settled..], refusal);
                     let _ = reply.send(results);
                 }
                 Waiting::Expired { deleted, reply } => {
@@ -96,16 +102,18 @@ impl Group {
     }
 }
 
-/// Says of every op that was to be written that it was not, and why.
+/// Says of ops decided on records of a frame that was refused that they were not done, and why.
+///
+/// Refusals among them too: a 404 behind a delete, or a 412 with the ETag of a put, would tell of records that never
+/// were.
 pub(super) fn refuse_all(results: &mut [OpResult], refusal: Option<&Refusal>) {
     let Some(Refusal::NoSpace(why)) = refusal else {
         return;
     };
-    for result in results
-        .iter_mut()
-        .filter(|result| result.applied == Some(Applied::Yes))
-    {
-        let message = format!("no space left for writes, reads go on: {why}");
-        *result = OpResult::refused(ErrorCode::NoSpace, message, Some(Applied::No));
-    }
+    let message = format!("no space left for writes, reads go on: {why}");
+    results.fill(OpResult::refused(
+        ErrorCode::NoSpace,
+        message,
+        Some(Applied::No),
+    ));
 }

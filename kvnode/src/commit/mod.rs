@@ -15,6 +15,9 @@ mod decide;
 mod group;
 mod thread;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,

@@ -148,24 +148,26 @@ impl Committer {
         reply: oneshot::Sender<Vec<OpResult>>,
     ) -> Result<(), Failed> {
         let mut results = Vec::with_capacity(writes.len());
-        // A batch may fill more than one frame; each frame's fate is that of the ops in it.
-        let mut in_frame_from = 0;
+        // A batch may fill more than one frame. Results share the fate of the frame whose records they may rest on:
+        // those since its first record.
+        let mut settled = 0;
         for write in writes {
             if !self.fits(group, &write.op) {
                 let refusal = self.close(group)?;
-                refuse_all(&mut results[in_frame_from..], refusal.as_ref());
-                in_frame_from = results.len();
+                refuse_all(&mut results[settled..], refusal.as_ref());
+                settled = results.len();
             }
             let result = self.decide_one(group, &write)?;
             results.push(result);
+            if group.builder.is_empty() {
+                settled = results.len();
+            }
         }
-        if in_frame_from == 0 {
-            group.waiting.push(Waiting::Writes { results, reply });
-            return Ok(());
-        }
-        let refusal = self.close(group)?;
-        refuse_all(&mut results[in_frame_from..], refusal.as_ref());
-        let _ = reply.send(results);
+        group.waiting.push(Waiting::Writes {
+            results,
+            settled,
+            reply,
+        });
         Ok(())
     }
 

@@ -232,6 +232,12 @@ impl Log {
         self.shared.release(applied)
     }
 
+    /// From now on, or no longer, the log finds the disk full.
+    #[cfg(test)]
+    pub(crate) fn set_disk_full(&self, full: bool) {
+        self.shared.spares.set_disk_full(full);
+    }
+
     /// How large the log is.
     pub fn stats(&self) -> LogStats {
         let spares = self.shared.spares.ready();
