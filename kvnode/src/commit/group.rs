@@ -13,6 +13,7 @@ use kvclient::{
 };
 use tokio::sync::oneshot;
 
+use super::command::AppendError;
 use crate::store::Entry;
 
 /// What will become one frame, with the answers that wait for it.
@@ -35,13 +36,27 @@ pub(super) enum Waiting {
     },
     Expired {
         deleted: usize,
+        /// How many of them are in frames before this one.
+        settled: usize,
         reply: oneshot::Sender<usize>,
     },
 }
 
 /// Why a frame was not written, and that it was not.
+#[derive(Debug)]
 pub(super) enum Refusal {
     NoSpace(String),
+    /// It is larger than this node's log takes, or does not follow the log's end.
+    Unfit(String),
+}
+
+impl From<Refusal> for AppendError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoSpace(why) => Self::NoSpace(why),
+            Refusal::Unfit(why) => Self::Malformed(why),
+        }
+    }
 }
 
 impl Group {
@@ -68,8 +83,12 @@ impl Group {
                     refuse_all(&mut results[settled..], refusal);
                     let _ = reply.send(results);
                 }
-                Waiting::Expired { deleted, reply } => {
-                    let _ = reply.send(if refusal.is_some() { 0 } else { deleted });
+                Waiting::Expired {
+                    deleted,
+                    settled,
+                    reply,
+                } => {
+                    let _ = reply.send(if refusal.is_some() { settled } else { deleted });
                 }
             }
         }
@@ -107,13 +126,16 @@ impl Group {
 /// Refusals among them too: a 404 behind a delete, or a 412 with the ETag of a put, would tell of records that never
 /// were.
 pub(super) fn refuse_all(results: &mut [OpResult], refusal: Option<&Refusal>) {
-    let Some(Refusal::NoSpace(why)) = refusal else {
-        return;
+    let (code, message) = match refusal {
+        None => return,
+        Some(Refusal::NoSpace(why)) => (
+            ErrorCode::NoSpace,
+            format!("no space left for writes, reads go on: {why}"),
+        ),
+        Some(Refusal::Unfit(why)) => (
+            ErrorCode::StorageFailed,
+            format!("the log does not take these writes, nothing was stored: {why}"),
+        ),
     };
-    let message = format!("no space left for writes, reads go on: {why}");
-    results.fill(OpResult::refused(
-        ErrorCode::NoSpace,
-        message,
-        Some(Applied::No),
-    ));
+    results.fill(OpResult::refused(code, message, Some(Applied::No)));
 }

@@ -32,13 +32,18 @@ struct Started {
 
 /// A commit thread that reigns.
 async fn started(dir: &Path) -> Started {
+    started_with(dir, LOG.max_frame_bytes).await
+}
+
+/// One that makes frames of up to so many bytes, whatever the log takes.
+async fn started_with(dir: &Path, max_frame_bytes: usize) -> Started {
     let store = Store::open(&dir.join("lmdb"), HISTORY, StoreOptions::default()).unwrap();
     let (log, writer) = Log::create(&dir.join("log"), HISTORY, Link::default(), LOG).unwrap();
     let parts = CommitParts {
         log: writer,
         store,
         clock: Arc::new(ShardClock::start(0)),
-        max_frame_bytes: LOG.max_frame_bytes,
+        max_frame_bytes,
         on_failure: Box::new(|why| panic!("{why}")),
     };
     let (commit, _) = start(parts).unwrap();
@@ -97,4 +102,55 @@ async fn no_answer_rests_on_a_frame_that_was_refused() {
     log.set_disk_full(false);
     let ops = vec![op("new", Action::Delete), put("new", 1)];
     assert_eq!(statuses(&commit, ops).await, [404, 204]);
+}
+
+/// An entry that does not even fit a frame of its own was decided all the same; the log refused the frame, and the
+/// thread took that for a broken disk and ended.
+#[tokio::test]
+async fn an_entry_larger_than_a_frame_does_not_end_the_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { log, commit } = started(dir.path()).await;
+    let ops = vec![put("a", 5_000), put("a", 9_000), put("b", 5_000)];
+    assert_eq!(statuses(&commit, ops).await, [204, 413, 204]);
+    assert_eq!(log.durable(), Position::new(1, 3));
+}
+
+/// The same for a frame that the log refuses although it is not larger than this thread was told.
+#[tokio::test]
+async fn a_frame_that_the_log_refuses_does_not_end_the_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { log, commit } = started_with(dir.path(), 1 << 20).await;
+    let refused = commit.write(vec![put("a", 9_000)]).await;
+    assert_eq!(
+        (refused[0].status, refused[0].applied),
+        (503, Some(Applied::No))
+    );
+    assert_eq!(statuses(&commit, vec![put("a", 1)]).await, [204]);
+    assert_eq!(log.durable(), Position::new(1, 2));
+}
+
+#[tokio::test]
+async fn a_group_larger_than_a_frame_is_split_to_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { log, commit } = started(dir.path()).await;
+    let key = |nth: usize| format!("{nth:0>511}");
+    let ops = (0..40).map(|nth| put(&key(nth), nth * 100)).collect();
+    assert_eq!(statuses(&commit, ops).await, [204; 40]);
+    let expiring = |nth| {
+        let mut write = put(&key(nth), 1);
+        write.op.action = Action::Put {
+            value: Bytes::new(),
+            ttl_ms: Some(1),
+        };
+        write
+    };
+    let results = commit.write((0..40).map(expiring).collect()).await;
+    // Shard time goes on in whole milliseconds.
+    tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+    let due = results.iter().enumerate().map(|(nth, result)| {
+        let position = result.etag.unwrap();
+        (Bytes::from(key(nth)), position)
+    });
+    assert_eq!(commit.delete_expired(due.collect()).await, 40);
+    assert_eq!(log.durable(), Position::new(1, 1 + 120));
 }

@@ -152,13 +152,17 @@ impl Committer {
         // those since its first record.
         let mut settled = 0;
         for write in writes {
-            if !self.fits(group, &write.op) {
+            let record_bytes = at_most_record_bytes(&write.op);
+            if !self.fits(group, record_bytes) {
                 let refusal = self.close(group)?;
                 refuse_all(&mut results[settled..], refusal.as_ref());
                 settled = results.len();
             }
-            let result = self.decide_one(group, &write)?;
-            results.push(result);
+            // Even alone in a frame.
+            results.push(match self.fits(group, record_bytes) {
+                true => self.decide_one(group, &write)?,
+                false => self.larger_than_a_frame(record_bytes),
+            });
             if group.builder.is_empty() {
                 settled = results.len();
             }
@@ -171,10 +175,17 @@ impl Committer {
         Ok(())
     }
 
-    fn fits(&self, group: &Group, op: &Op) -> bool {
-        // A record's header, expiry and mark take less than the 128 bytes added here.
-        group.builder.is_empty()
-            || group.builder.frame_bytes() + op.weight_bytes() + 128 <= self.max_frame_bytes
+    fn fits(&self, group: &Group, record_bytes: usize) -> bool {
+        group.builder.frame_bytes() + record_bytes <= self.max_frame_bytes
+    }
+
+    fn larger_than_a_frame(&self, record_bytes: usize) -> OpResult {
+        let message = format!(
+            "the entry takes up to {record_bytes} bytes in the log, and a frame of this node's has at most {} \
+             (--max-value-size, --log-segment-size); nothing was written",
+            self.max_frame_bytes
+        );
+        OpResult::refused(ErrorCode::TooLarge, message, Some(Applied::No))
     }
 
     fn decide_one(&self, group: &mut Group, write: &WriteOp) -> Result<OpResult, Failed> {
@@ -236,12 +247,14 @@ impl Committer {
         entries: Vec<(Bytes, Position)>,
         reply: oneshot::Sender<usize>,
     ) -> Result<(), Failed> {
-        let mut deleted = 0;
-        let at_most: usize = entries.iter().map(|(key, _)| key.len() + 8).sum();
-        if group.builder.frame_bytes() + at_most > self.max_frame_bytes {
-            self.close(group)?;
-        }
+        let (mut deleted, mut settled) = (0, 0);
         for (key, position) in entries {
+            if !self.fits(group, key.len() + RECORD_OVERHEAD_BYTES) {
+                match self.close(group)? {
+                    None => settled = deleted,
+                    Some(_) => deleted = settled,
+                }
+            }
             if !self.shared.reigns.load(Ordering::Acquire) {
                 break;
             }
@@ -261,7 +274,11 @@ impl Committer {
                 deleted += 1;
             }
         }
-        group.waiting.push(Waiting::Expired { deleted, reply });
+        group.waiting.push(Waiting::Expired {
+            deleted,
+            settled,
+            reply,
+        });
         Ok(())
     }
 
@@ -281,9 +298,9 @@ impl Committer {
                 self.shared.reigns.store(true, Ordering::Release);
                 Ok(())
             }
-            Some(Refusal::NoSpace(why)) => {
+            Some(refusal) => {
                 self.epoch = before;
-                Err(AppendError::NoSpace(why))
+                Err(refusal.into())
             }
         };
         let _ = reply.send(outcome);
@@ -322,6 +339,11 @@ impl Committer {
         match self.log.append_synced(frames) {
             Ok(()) => {}
             Err(LogError::NoSpace(why)) => return Ok(Some(Refusal::NoSpace(why.to_string()))),
+            // It is refused before a byte is written, so storage is as good as before.
+            Err(LogError::Refused(why)) => {
+                tracing::error!(%why, "the log refuses a frame; nothing of it was stored");
+                return Ok(Some(Refusal::Unfit(why)));
+            }
             Err(error) => return Err(Failed(format!("the log cannot be written: {error}"))),
         }
         let stats = &self.shared.stats;
@@ -370,14 +392,22 @@ impl Committer {
         if let Err(StoreError::Full(why)) = self.store.can_accept() {
             return Ok(Err(AppendError::NoSpace(why.to_string())));
         }
-        if let Some(Refusal::NoSpace(why)) = self.sync(frames)? {
-            return Ok(Err(AppendError::NoSpace(why)));
+        if let Some(refusal) = self.sync(frames)? {
+            return Ok(Err(refusal.into()));
         }
         for (frame, records) in frames.iter().zip(&decoded) {
             self.publish(frame.header.link(), frame.header.time_ms, records)?;
         }
         Ok(Ok(()))
     }
+}
+
+/// More bytes than a record's header, expiry and mark take, see [`kvclient::wire::log`].
+const RECORD_OVERHEAD_BYTES: usize = 128;
+
+/// Length of the record of an op is at most this.
+fn at_most_record_bytes(op: &Op) -> usize {
+    op.weight_bytes() + RECORD_OVERHEAD_BYTES
 }
 
 /// The current entry cannot be read: the op is refused, or the node has to stop.
