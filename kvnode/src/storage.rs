@@ -4,7 +4,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use kvclient::wire::log::{Link, largest_frame_bytes};
+use kvclient::wire::{
+    MAX_VALUE_BYTES_CEILING,
+    log::{Link, largest_frame_bytes},
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -68,12 +71,14 @@ impl From<StoreError> for StorageError {
 /// Where failures of storage threads are told; the node exits on the first.
 pub type FailureSender = mpsc::Sender<String>;
 
-/// The log's options for these sizes.
+/// The log's options for these sizes. It takes whatever any primary may write and a segment can hold: a replica's
+/// own value limit says nothing about frames of its primary.
 pub fn log_options(sizes: &Sizes) -> LogOptions {
+    let largest = largest_frame_bytes(MAX_VALUE_BYTES_CEILING);
     LogOptions {
         segment_bytes: sizes.log_segment_bytes,
         retention_bytes: sizes.log_retention_bytes,
-        max_frame_bytes: largest_frame_bytes(sizes.max_value_bytes),
+        max_frame_bytes: largest.min(LogOptions::frame_bytes_in(sizes.log_segment_bytes)),
     }
 }
 
@@ -146,11 +151,12 @@ pub fn open(
     }
     tracing::info!(durable = %log.durable(), applied = %start.applied, replayed, "recovered");
     let tell = failures.clone();
+    let own_largest = largest_frame_bytes(sizes.max_value_bytes);
     let (commit, thread) = commit::start(CommitParts {
         log: writer,
         store: store.clone(),
         clock: Arc::clone(clock),
-        max_frame_bytes: largest_frame_bytes(sizes.max_value_bytes),
+        max_frame_bytes: own_largest.min(log_options(sizes).max_frame_bytes),
         on_failure: Box::new(move |why| drop(tell.try_send(why))),
     })
     .map_err(|error| StorageError::Failed(format!("no thread for commits: {error}")))?;
@@ -216,5 +222,72 @@ impl StorageThreads {
         let written = durable.map_or(Ok(()), |durable| self.store.write_floor(durable));
         self.store.close();
         written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kvclient::wire::log::{Effect, Frame, FrameBuilder, Record};
+
+    use super::*;
+    use crate::commit::AppendError;
+
+    fn opened(dir: &Path, sizes: &Sizes) -> (Storage, StorageThreads) {
+        let clock = Arc::new(ShardClock::start(0));
+        open(dir, 1, sizes, &clock, &mpsc::channel(1).0).unwrap()
+    }
+
+    fn frame(after: Link, value_bytes: usize) -> Frame {
+        let effect = Effect::Put {
+            value: vec![b'v'; value_bytes].into(),
+            expires_at_ms: None,
+        };
+        let mut builder = FrameBuilder::new();
+        builder.push(&Record::new(Bytes::from_static(b"key"), effect));
+        builder.finish(&after, 1, 1)
+    }
+
+    fn reign() -> Frame {
+        let mut builder = FrameBuilder::new();
+        builder.push(&Record::epoch_start(9, "a:1"));
+        builder.finish(&Link::default(), 1, 1)
+    }
+
+    /// A replica with the default value limit died with exit 5, at each start again, over a frame of its primary that
+    /// was larger than its own could be.
+    #[tokio::test]
+    async fn a_replica_with_a_smaller_value_limit_takes_what_its_segments_can_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Sizes {
+            log_segment_bytes: 8 << 20,
+            ..Sizes::default()
+        };
+        create(dir.path(), 1, Link::default(), &sizes).unwrap();
+        let (storage, threads) = opened(dir.path(), &sizes);
+        let first = reign();
+        let after = first.header.link();
+        storage.commit.append(vec![first]).await.unwrap();
+
+        let refused = storage.commit.append(vec![frame(after, 9 << 20)]).await;
+        let Err(AppendError::Malformed(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        for part in [
+            "8384512 are allowed",
+            "--log-segment-size",
+            "--max-value-size",
+        ] {
+            assert!(why.contains(part), "{why}");
+        }
+        let large = frame(after, 6 << 20);
+        let end = large.header.link();
+        storage.commit.append(vec![large]).await.unwrap();
+        assert_eq!(storage.log.end(), end);
+
+        drop(storage);
+        threads.close().unwrap();
+        let (storage, _threads) = opened(dir.path(), &sizes);
+        assert_eq!(storage.log.end(), end, "it opens again");
     }
 }

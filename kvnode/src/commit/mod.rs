@@ -67,7 +67,7 @@ pub struct CommitParts {
     pub store: Store,
     /// What decides about expiry.
     pub clock: Arc<ShardClock>,
-    /// Largest frame, in bytes.
+    /// Largest frame that it makes, in bytes; those of a primary are bounded by the log alone.
     pub max_frame_bytes: usize,
     /// Called once if storage fails: the node must exit. Nothing is written after it.
     pub on_failure: Box<dyn FnOnce(String) + Send>,

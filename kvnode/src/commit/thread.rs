@@ -392,8 +392,14 @@ impl Committer {
         if let Err(StoreError::Full(why)) = self.store.can_accept() {
             return Ok(Err(AppendError::NoSpace(why.to_string())));
         }
-        if let Some(refusal) = self.sync(frames)? {
-            return Ok(Err(refusal.into()));
+        match self.sync(frames)? {
+            None => {}
+            Some(Refusal::NoSpace(why)) => return Ok(Err(AppendError::NoSpace(why))),
+            Some(Refusal::Unfit(why)) => {
+                return Ok(Err(AppendError::Malformed(format!(
+                    "{why}. Start this node with the --log-segment-size and --max-value-size of its primary"
+                ))));
+            }
         }
         for (frame, records) in frames.iter().zip(&decoded) {
             self.publish(frame.header.link(), frame.header.time_ms, records)?;

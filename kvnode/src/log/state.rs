@@ -13,8 +13,13 @@ use kvclient::{
 use tokio::sync::watch;
 
 use super::{
-    error::LogError, files::locked, header::HEADER_BYTES, milestones::Place, segment::Segment,
-    spare::Spares, window::Window,
+    error::LogError,
+    files::locked,
+    header::HEADER_BYTES,
+    milestones::Place,
+    segment::{Segment, len},
+    spare::Spares,
+    window::Window,
 };
 
 /// Sizes of a log.
@@ -24,7 +29,7 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// How much log is kept that LMDB no longer needs, so that replicas catch up without a snapshot: 1 GiB.
     pub retention_bytes: u64,
-    /// The largest frame that is taken: `kvclient::wire::log::largest_frame_bytes` of the value limit.
+    /// The largest frame that is taken.
     pub max_frame_bytes: usize,
 }
 
@@ -39,9 +44,14 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
+    /// The largest frame that a segment of this length can hold.
+    pub fn frame_bytes_in(segment_bytes: u64) -> usize {
+        len(segment_bytes.saturating_sub(HEADER_BYTES))
+    }
+
     /// Whether the largest frame fits a segment. If not, no log can be opened with these options.
     pub fn fit(&self) -> bool {
-        self.max_frame_bytes as u64 <= self.segment_bytes.saturating_sub(HEADER_BYTES)
+        self.max_frame_bytes <= Self::frame_bytes_in(self.segment_bytes)
     }
 
     pub(super) fn check(&self) -> Result<(), LogError> {
