@@ -57,4 +57,7 @@ pub(super) enum Command {
     },
     /// The thread ends once the commands before are worked off.
     Stop,
+    /// Lets a test do something on the thread, such as panic.
+    #[cfg(test)]
+    Run(Box<dyn FnOnce() + Send>),
 }

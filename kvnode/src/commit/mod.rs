@@ -19,6 +19,8 @@ mod thread;
 mod tests;
 
 use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
 };
@@ -69,7 +71,7 @@ pub struct CommitParts {
     pub clock: Arc<ShardClock>,
     /// Largest frame that it makes, in bytes; those of a primary are bounded by the log alone.
     pub max_frame_bytes: usize,
-    /// Called once if storage fails: the node must exit. Nothing is written after it.
+    /// Called once if storage fails or the thread panics: the node must exit. Nothing is written after it.
     pub on_failure: Box<dyn FnOnce(String) + Send>,
 }
 
@@ -92,13 +94,29 @@ pub fn start(parts: CommitParts) -> std::io::Result<(Commit, CommitThread)> {
     let thread = std::thread::Builder::new()
         .name("commit".into())
         .spawn(move || {
-            if let Err(Failed(why)) = committer.run(commands) {
+            // Whatever a panic left half done is not used again, but for the log's end, which moves last.
+            let ran = catch_unwind(AssertUnwindSafe(|| committer.run(commands)));
+            let failure = match ran {
+                Ok(Ok(())) => None,
+                Ok(Err(Failed(why))) => Some(why),
+                Err(panic) => Some(format!("the commit thread panicked: {}", said(&*panic))),
+            };
+            if let Some(why) = failure {
                 committer.shared.reigns.store(false, Ordering::Release);
                 on_failure(why);
             }
             committer.log
         })?;
     Ok((Commit { queue, shared }, CommitThread { thread }))
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        (None, None) => "it did not say why",
+    }
 }
 
 impl Commit {
@@ -204,6 +222,13 @@ impl Commit {
         self.shared.reigns.load(Ordering::Acquire)
     }
 
+    /// Does something on the thread, between its commands.
+    #[cfg(test)]
+    pub(crate) fn run_on_thread(&self, work: impl FnOnce() + Send + 'static) {
+        let queued = self.queue.try_send(Command::Run(Box::new(work)));
+        assert!(queued.is_ok(), "the thread runs and its queue is not full");
+    }
+
     /// Commands that wait in the queue.
     pub fn queued(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
@@ -216,7 +241,7 @@ impl Commit {
 }
 
 impl CommitThread {
-    /// Waits until the thread has ended, see [`Commit::stop`]; its part of the log, unless it panicked.
+    /// Waits until the thread has ended, see [`Commit::stop`]; its part of the log.
     pub fn join(self) -> Option<LogWriter> {
         self.thread.join().ok()
     }

@@ -1,6 +1,6 @@
 //! Tests of the thread as a whole, over a real log and store.
 
-use std::path::Path;
+use std::{path::Path, sync::mpsc};
 
 use kvclient::{
     key::Key,
@@ -28,6 +28,7 @@ const LOG: LogOptions = LogOptions {
 struct Started {
     log: Log,
     commit: Commit,
+    failures: mpsc::Receiver<String>,
 }
 
 /// A commit thread that reigns.
@@ -39,16 +40,21 @@ async fn started(dir: &Path) -> Started {
 async fn started_with(dir: &Path, max_frame_bytes: usize) -> Started {
     let store = Store::open(&dir.join("lmdb"), HISTORY, StoreOptions::default()).unwrap();
     let (log, writer) = Log::create(&dir.join("log"), HISTORY, Link::default(), LOG).unwrap();
+    let (failed, failures) = mpsc::channel();
     let parts = CommitParts {
         log: writer,
         store,
         clock: Arc::new(ShardClock::start(0)),
         max_frame_bytes,
-        on_failure: Box::new(|why| panic!("{why}")),
+        on_failure: Box::new(move |why| failed.send(why).unwrap()),
     };
     let (commit, _) = start(parts).unwrap();
     commit.begin_reign(1, 9, "a:1".into()).await.unwrap();
-    Started { log, commit }
+    Started {
+        log,
+        commit,
+        failures,
+    }
 }
 
 fn op(key: &str, action: Action) -> WriteOp {
@@ -77,7 +83,7 @@ async fn statuses(commit: &Commit, ops: Vec<WriteOp>) -> Vec<u16> {
 #[tokio::test]
 async fn no_answer_rests_on_a_frame_that_was_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let Started { log, commit } = started(dir.path()).await;
+    let Started { log, commit, .. } = started(dir.path()).await;
     log.set_disk_full(true);
     while statuses(&commit, vec![put("fill", 3_000)]).await == [204] {}
     let mut only_if_absent = put("new", 1);
@@ -109,7 +115,7 @@ async fn no_answer_rests_on_a_frame_that_was_refused() {
 #[tokio::test]
 async fn an_entry_larger_than_a_frame_does_not_end_the_thread() {
     let dir = tempfile::tempdir().unwrap();
-    let Started { log, commit } = started(dir.path()).await;
+    let Started { log, commit, .. } = started(dir.path()).await;
     let ops = vec![put("a", 5_000), put("a", 9_000), put("b", 5_000)];
     assert_eq!(statuses(&commit, ops).await, [204, 413, 204]);
     assert_eq!(log.durable(), Position::new(1, 3));
@@ -119,7 +125,7 @@ async fn an_entry_larger_than_a_frame_does_not_end_the_thread() {
 #[tokio::test]
 async fn a_frame_that_the_log_refuses_does_not_end_the_thread() {
     let dir = tempfile::tempdir().unwrap();
-    let Started { log, commit } = started_with(dir.path(), 1 << 20).await;
+    let Started { log, commit, .. } = started_with(dir.path(), 1 << 20).await;
     let refused = commit.write(vec![put("a", 9_000)]).await;
     assert_eq!(
         (refused[0].status, refused[0].applied),
@@ -132,7 +138,7 @@ async fn a_frame_that_the_log_refuses_does_not_end_the_thread() {
 #[tokio::test]
 async fn a_group_larger_than_a_frame_is_split_to_fit() {
     let dir = tempfile::tempdir().unwrap();
-    let Started { log, commit } = started(dir.path()).await;
+    let Started { log, commit, .. } = started(dir.path()).await;
     let key = |nth: usize| format!("{nth:0>511}");
     let ops = (0..40).map(|nth| put(&key(nth), nth * 100)).collect();
     assert_eq!(statuses(&commit, ops).await, [204; 40]);
@@ -153,4 +159,31 @@ async fn a_group_larger_than_a_frame_is_split_to_fit() {
     });
     assert_eq!(commit.delete_expired(due.collect()).await, 40);
     assert_eq!(log.durable(), Position::new(1, 1 + 120));
+}
+
+/// After a panic of the thread the node stayed, ready, and refused every write.
+#[tokio::test]
+async fn a_panic_is_a_failure_and_leaves_who_waits_in_the_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started {
+        commit, failures, ..
+    } = started(dir.path()).await;
+    let (go_on, waits) = mpsc::channel::<()>();
+    commit.run_on_thread(move || {
+        let _ = waits.recv();
+        panic!("a mistake");
+    });
+    let mut write = Box::pin(commit.write(vec![put("a", 1)]));
+    assert!(futures_util::poll!(&mut write).is_pending(), "it is queued");
+    drop(go_on);
+    let unknown = write.await;
+    assert_eq!(
+        (unknown[0].status, unknown[0].applied),
+        (503, Some(Applied::Unknown))
+    );
+    let why = tokio::task::spawn_blocking(move || failures.recv().unwrap());
+    assert_eq!(why.await.unwrap(), "the commit thread panicked: a mistake");
+    assert!(!commit.reigns());
+    let refused = commit.write(vec![put("a", 1)]).await;
+    assert_eq!(refused[0].applied, Some(Applied::No));
 }

@@ -111,6 +111,8 @@ impl Committer {
                     self.close(&mut group)?;
                     return Ok(Some(command));
                 }
+                #[cfg(test)]
+                Command::Run(work) => work(),
                 Command::Writes { ops: writes, reply } => {
                     ops += writes.len();
                     self.decide_writes(&mut group, writes, reply)?;
