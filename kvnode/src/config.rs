@@ -389,6 +389,15 @@ impl Sizes {
                 ByteSize(frame + 4_096)
             ));
         }
+        // What is kept is counted in whole segments: the one being read from and the one being written.
+        if self.snapshot_log_limit_bytes < self.log_segment_bytes.saturating_mul(2) {
+            return wrong(format!(
+                "--snapshot-log-limit is {}, too little for any snapshot while writes go on; give at least two log \
+                 segments, {}",
+                ByteSize(self.snapshot_log_limit_bytes),
+                ByteSize(self.log_segment_bytes.saturating_mul(2))
+            ));
+        }
         if self.memtable_bytes < 1 << 16 {
             return wrong("--memtable-size is below 64KiB".into());
         }
@@ -530,6 +539,10 @@ mod tests {
             (
                 &["--address", "localhost:1", "--log-segment-size", "1MiB"],
                 "lies whole in one segment",
+            ),
+            (
+                &["--address", "localhost:1", "--snapshot-log-limit", "127MiB"],
+                "at least two log segments, 128.0 MiB",
             ),
             (
                 &["--address", "localhost:1", "--workers", "0"],

@@ -12,7 +12,10 @@ use kvclient::wire::{
 
 use super::{answer, request, request::BadRequest};
 use crate::{
-    replication::{snapshot_source, source},
+    replication::{
+        snapshot_source::{self, NotBegun},
+        source,
+    },
     service::Service,
 };
 
@@ -73,10 +76,13 @@ pub(super) async fn snapshot(request: HttpRequest, service: web::Data<Service>) 
                 .content_type(content_type::FRAMES)
                 .streaming(Box::pin(body))
         }
-        Err(error) => answer::refused(
-            BadRequest::new(ErrorCode::StorageFailed, error.to_string()),
-            &service,
-        ),
+        Err(error) => {
+            let code = match error {
+                NotBegun::TooMany => ErrorCode::Overloaded,
+                NotBegun::Failed(_) => ErrorCode::StorageFailed,
+            };
+            answer::refused(BadRequest::new(code, error.to_string()), &service)
+        }
     }
 }
 

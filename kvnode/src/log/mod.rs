@@ -85,7 +85,7 @@ pub struct LogStats {
     pub bytes: u64,
     /// Number of files that are ready to become segments.
     pub spares: usize,
-    /// Number of holds that keep segments from being removed.
+    /// Number of holds that keep segments from being removed, or did until they cost too much.
     pub holds: usize,
 }
 
@@ -217,14 +217,15 @@ impl Log {
         self.shared.read_after(seq, max_bytes)
     }
 
-    /// Keeps the frames after `seq` in the log until the hold is dropped. What is gone already stays gone: look at
-    /// [`Self::truncated`] afterwards.
-    pub fn hold(&self, seq: Seq) -> Hold {
-        Hold::new(Arc::clone(&self.shared), seq)
+    /// Keeps the frames after `seq` in the log until the hold is dropped, or the segments that hold them have more
+    /// than `limit_bytes` together. `None`: there are as many holds as may be. What is gone already stays gone: look
+    /// at [`Self::truncated`] afterwards.
+    pub fn hold(&self, seq: Seq, limit_bytes: u64) -> Option<Hold> {
+        Hold::new(Arc::clone(&self.shared), seq, limit_bytes)
     }
 
-    /// Lets go of segments that LMDB contains wholly, that nobody holds, and that are beyond the retention. Called
-    /// after each flush, from any thread; `applied` must be durable in LMDB.
+    /// Lets go of segments that LMDB contains wholly, that nobody holds within his limit, and that are beyond the
+    /// retention. Called after each flush, from any thread; `applied` must be durable in LMDB.
     ///
     /// # Errors
     /// [`LogError::Io`]: storage failure.

@@ -11,34 +11,49 @@ use super::{
     state::{Shared, State},
 };
 
-/// Keeps the frames after a seq in the log for as long as it lives.
+/// Holds at once: each may cost its limit on disk, and serves a reader that wants the whole shard.
+const MOST_HOLDS: usize = 4;
+
+/// Keeps the frames after a seq in the log for as long as it lives, unless they come to more than its limit.
 #[derive(Debug)]
 pub struct Hold {
     shared: Arc<Shared>,
     id: u64,
-    seq: Seq,
+}
+
+/// A hold as the log sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    after: Seq,
+    limit_bytes: u64,
+    /// It has cost more than its limit once; frames it wanted may be gone.
+    lapsed: bool,
 }
 
 impl Hold {
-    pub(super) fn new(shared: Arc<Shared>, seq: Seq) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, after: Seq, limit_bytes: u64) -> Option<Self> {
         let id = {
             let holds = &mut shared.state().holds;
+            if holds.len() >= MOST_HOLDS {
+                return None;
+            }
             let id = holds.last_key_value().map_or(0, |(newest, _)| newest + 1);
-            holds.insert(id, seq);
+            let held = Held {
+                after,
+                limit_bytes,
+                lapsed: false,
+            };
+            holds.insert(id, held);
             id
         };
-        Self { shared, id, seq }
+        Some(Self { shared, id })
     }
 
-    /// The seq behind which everything is kept.
-    pub fn seq(&self) -> Seq {
-        self.seq
-    }
-
-    /// Length of the segments from the held seq to the end: what this hold may cost on disk.
-    pub fn held_bytes(&self) -> u64 {
-        let state = self.shared.state();
-        state.bytes_from(state.segment_after(self.seq))
+    /// Whether it costs, or has once cost, more than its limit: frames may be gone from now on.
+    pub fn has_lapsed(&self) -> bool {
+        let mut state = self.shared.state();
+        state.let_holds_lapse();
+        state.holds.get(&self.id).is_none_or(|held| held.lapsed)
     }
 }
 
@@ -66,8 +81,19 @@ impl Shared {
 }
 
 impl State {
+    /// Lets go of what costs more than its limit: the segments from the one that holds the next seq to the end.
+    fn let_holds_lapse(&mut self) {
+        let mut holds = std::mem::take(&mut self.holds);
+        for held in holds.values_mut() {
+            held.lapsed |= self.bytes_from(self.segment_after(held.after)) > held.limit_bytes;
+        }
+        self.holds = holds;
+    }
+
     fn pop_unneeded(&mut self, applied: Seq, retention_bytes: u64) -> Option<Arc<Segment>> {
-        let keep_after = self.holds.values().copied().fold(applied, Seq::min);
+        self.let_holds_lapse();
+        let held = self.holds.values().filter(|held| !held.lapsed);
+        let keep_after = held.map(|held| held.after).fold(applied, Seq::min);
         // Everything before the segment that holds the next seq is done with. The last one is never among them.
         let done = self.segment_after(keep_after);
         let done_bytes: u64 = self.segments.iter().take(done).map(|s| s.bytes).sum();

@@ -17,6 +17,7 @@ use super::{
     files::locked,
     header::HEADER_BYTES,
     milestones::Place,
+    retention::Held,
     segment::{Segment, len},
     spare::Spares,
     window::Window,
@@ -103,8 +104,8 @@ pub(super) struct State {
     pub(super) segments: VecDeque<Arc<Segment>>,
     /// The durable end.
     pub(super) end: Link,
-    /// Seqs behind which everything is kept, by the id of the hold.
-    pub(super) holds: BTreeMap<u64, Seq>,
+    /// Who keeps more than is needed, by the id of the hold.
+    pub(super) holds: BTreeMap<u64, Held>,
 }
 
 impl Shared {

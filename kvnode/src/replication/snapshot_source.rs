@@ -2,7 +2,10 @@
 //!
 //! S is what is visible at the start, E what is visible after the last entry. Entries are read in short
 //! transactions, so a slow receiver holds up neither the flush nor LMDB's free pages; the log from S on is kept
-//! while the stream runs, up to a limit. Runs on a thread of its own and is throttled by a short queue.
+//! while the stream runs, up to a limit. Runs on a thread of its own and is throttled by a short queue; a receiver
+//! that takes nothing for a while is given up.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvclient::{
@@ -12,7 +15,10 @@ use kvclient::{
         snapshot::{self, Chunk, Entry, Header},
     },
 };
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Runtime,
+    sync::mpsc::{self, error::SendTimeoutError},
+};
 
 use crate::{
     log::{Hold, ReadFrames},
@@ -28,23 +34,38 @@ const CHUNK_ENTRIES: usize = 10_000;
 /// Chunks that wait for a slow receiver.
 const QUEUE: usize = 4;
 
+/// How long one chunk may wait: as long as a receiver bears silence.
+const TAKE_WITHIN: Duration = Duration::from_secs(30);
+
 /// Why a snapshot ended early; the receiver sees a broken stream.
 pub type Broken = std::io::Error;
+
+/// Why a snapshot does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum NotBegun {
+    /// As many run as may: each keeps log on the disk. Ask again later.
+    #[error("as many snapshots as may be are being streamed; ask again later")]
+    TooMany,
+    /// What it begins with cannot be read.
+    #[error(transparent)]
+    Failed(#[from] Broken),
+}
 
 /// Starts a snapshot; its bytes come out of the queue, an error last if it broke.
 ///
 /// # Errors
-/// [`Broken`] if it cannot even begin.
+/// [`NotBegun`]: nothing is being streamed.
 pub fn start(
     service: &Service,
     storage: &Storage,
-) -> Result<mpsc::Receiver<Result<Bytes, Broken>>, Broken> {
-    let (sender, receiver) = mpsc::channel(QUEUE);
+) -> Result<mpsc::Receiver<Result<Bytes, Broken>>, NotBegun> {
     let map = service.map.load();
     let shard = own_shard(&map, service.place());
     // Held from before the start is looked up, so that its frame cannot be given free in between.
     let visible = storage.store.visible();
-    let hold = storage.log.hold(visible.seq);
+    let limit_bytes = service.config.sizes.snapshot_log_limit_bytes;
+    let hold = storage.log.hold(visible.seq, limit_bytes);
+    let hold = hold.ok_or(NotBegun::TooMany)?;
     let start = storage.log.link_at(visible.seq).map_err(broken)?;
     let header = Header {
         history: storage.history,
@@ -57,24 +78,36 @@ pub fn start(
             lineage
         },
     };
-    let limit_bytes = service.config.sizes.snapshot_log_limit_bytes;
-    let source = Source {
-        storage: storage.clone(),
-        hold,
-        limit_bytes,
-        sender,
-    };
+    let (queue, receiver) = mpsc::channel(QUEUE + 1);
+    let storage = storage.clone();
     std::thread::Builder::new()
         .name("snapshot".into())
-        .spawn(move || source.run(header))?;
+        .spawn(move || match Sender::new(queue, TAKE_WITHIN) {
+            Ok(sender) => Source {
+                storage,
+                hold,
+                sender,
+            }
+            .run(header),
+            Err(error) => tracing::warn!(%error, "snapshot broke off"),
+        })?;
     Ok(receiver)
+}
+
+/// The way out of the thread.
+struct Sender {
+    queue: mpsc::Sender<Result<Bytes, Broken>>,
+    /// Room that is kept for the error, so that a receiver whose queue is full sees it too.
+    last: mpsc::OwnedPermit<Result<Bytes, Broken>>,
+    /// Of this thread alone: it only keeps the time.
+    runtime: Runtime,
+    take_within: Duration,
 }
 
 struct Source {
     storage: Storage,
     hold: Hold,
-    limit_bytes: u64,
-    sender: mpsc::Sender<Result<Bytes, Broken>>,
+    sender: Sender,
 }
 
 impl Source {
@@ -85,14 +118,14 @@ impl Source {
             Ok(entries) => tracing::info!(%start, entries, "snapshot ends"),
             Err(error) => {
                 tracing::warn!(%start, %error, "snapshot broke off");
-                let _ = self.sender.blocking_send(Err(error));
+                self.sender.last.send(Err(error));
             }
         }
     }
 
     fn stream(&self, header: Header) -> Result<u64, Broken> {
         let start = header.start;
-        self.send(snapshot::preamble().into())?;
+        self.sender.send(snapshot::preamble().into())?;
         self.send_chunk(&Chunk::Header(header))?;
         self.send_requests()?;
         let entries = self.send_entries()?;
@@ -184,23 +217,114 @@ impl Source {
     }
 
     fn send_chunk(&self, chunk: &Chunk) -> Result<(), Broken> {
-        let held = self.hold.held_bytes();
-        if held > self.limit_bytes {
-            return Err(broken(format!(
-                "the log kept for it has {held} bytes, more than --snapshot-log-limit allows ({})",
-                self.limit_bytes
-            )));
+        if self.hold.has_lapsed() {
+            return Err(broken(
+                "the log kept for it has more bytes than --snapshot-log-limit allows",
+            ));
         }
-        self.send(chunk.encode().into())
+        self.sender.send(chunk.encode().into())
+    }
+}
+
+impl Sender {
+    /// On the thread that sends.
+    fn new(
+        queue: mpsc::Sender<Result<Bytes, Broken>>,
+        take_within: Duration,
+    ) -> Result<Self, Broken> {
+        Ok(Self {
+            last: queue.clone().try_reserve_owned().map_err(broken)?,
+            queue,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()?,
+            take_within,
+        })
     }
 
     fn send(&self, bytes: Bytes) -> Result<(), Broken> {
-        self.sender
-            .blocking_send(Ok(bytes))
-            .map_err(|_| broken("the receiver has gone"))
+        let sent = self
+            .runtime
+            .block_on(async { self.queue.send_timeout(Ok(bytes), self.take_within).await });
+        sent.map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => broken(format!(
+                "the receiver took nothing for {} s",
+                self.take_within.as_secs_f64()
+            )),
+            SendTimeoutError::Closed(_) => broken("the receiver has gone"),
+        })
     }
 }
 
 fn broken(error: impl ToString) -> Broken {
     std::io::Error::other(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kvclient::{
+        key::Key,
+        position::Lineage,
+        wire::batch::{Action, Op},
+    };
+
+    use super::*;
+    use crate::{clock::ShardClock, commit::WriteOp, config::Sizes, storage};
+
+    fn put(nth: usize) -> WriteOp {
+        let action = Action::Put {
+            value: vec![b'v'; CHUNK_BYTES].into(),
+            ttl_ms: None,
+        };
+        let op = Op::new(Key::new(nth.to_string()).unwrap(), action);
+        WriteOp { op, deadline: None }
+    }
+
+    /// A receiver that stayed connected and read nothing kept the thread, its hold, and so the log, for ever.
+    #[tokio::test]
+    async fn a_receiver_that_takes_nothing_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Sizes {
+            log_segment_bytes: 8 << 20,
+            ..Sizes::default()
+        };
+        storage::create(dir.path(), 1, Link::default(), &sizes).unwrap();
+        let clock = Arc::new(ShardClock::start(0));
+        let failures = mpsc::channel(1).0;
+        let (storage, _threads) = storage::open(dir.path(), 1, &sizes, &clock, &failures).unwrap();
+        storage
+            .commit
+            .begin_reign(1, 9, "a:1".into())
+            .await
+            .unwrap();
+        storage.commit.write((0..8).map(put).collect()).await;
+
+        let (queue, mut receiver) = mpsc::channel(QUEUE + 1);
+        let header = Header {
+            history: 1,
+            start: storage.log.end(),
+            shard: "s".into(),
+            slots: "0-16383".into(),
+            lineage: Lineage::new(),
+        };
+        let log = storage.log.clone();
+        let stalled = std::thread::spawn(move || {
+            let source = Source {
+                hold: storage.log.hold(0, 1 << 30).unwrap(),
+                storage,
+                sender: Sender::new(queue, Duration::from_millis(20)).unwrap(),
+            };
+            source.run(header);
+        });
+        stalled.join().unwrap();
+        assert_eq!(log.stats().holds, 0);
+        for _ in 0..QUEUE {
+            assert!(receiver.recv().await.unwrap().is_ok());
+        }
+        let last = receiver.recv().await.unwrap().unwrap_err();
+        assert_eq!(last.to_string(), "the receiver took nothing for 0.02 s");
+        assert!(receiver.recv().await.is_none());
+    }
 }

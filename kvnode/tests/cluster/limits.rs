@@ -655,3 +655,35 @@ async fn ambiguous_requests_are_refused() {
     }
     std::io::stderr().flush().expect("stderr");
 }
+
+/// Each snapshot keeps log on the disk for as long as it is read, so only so many are read at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fifth_snapshot_at_a_time_is_refused() {
+    let cluster = one_node().await;
+    let node = cluster.primary(0);
+    // More than sockets and queues hold, so that a stream nobody reads does not end by itself.
+    for nth in 0..32 {
+        node.put(&format!("key{nth}"), vec![b'x'; LIMIT]).await;
+    }
+    let mut stalled = Vec::new();
+    let refused = loop {
+        let answer = node.ask("GET", "/snapshot").await;
+        if answer.status != 200 {
+            break answer;
+        }
+        assert!(stalled.len() < 20, "nothing is refused");
+        let mut connection = Raw::connect(&node.address);
+        connection.write(head("GET", "/snapshot", &[]));
+        stalled.push(connection);
+    };
+    assert_eq!(
+        (refused.status, refused.error().as_str()),
+        (503, "overloaded")
+    );
+    assert!(stalled.len() >= 4, "only {} run", stalled.len());
+    drop(stalled);
+    eventually("there is room again", async || {
+        (node.ask("GET", "/snapshot").await.status == 200).then_some(())
+    })
+    .await;
+}

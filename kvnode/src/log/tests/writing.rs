@@ -218,10 +218,10 @@ fn segments_go_when_they_are_applied_and_nobody_holds_them() {
     append_each(&mut writer, &chain(Link::default(), 20, 3_000));
     log.release(3).unwrap();
     assert_eq!(log.truncated(), 0, "seq 4 is in the first segment");
-    let hold = log.hold(9);
-    assert_eq!(hold.held_bytes(), 3 * (16 << 10));
+    let hold = log.hold(9, 3 * (16 << 10)).unwrap();
     log.release(16).unwrap();
     assert_eq!(log.truncated(), 8, "9 is held, 8 ends a segment");
+    assert!(!hold.has_lapsed(), "it may cost these three segments");
     drop(hold);
     log.release(16).unwrap();
     assert_eq!(log.truncated(), 16);
@@ -313,4 +313,34 @@ fn a_segment_that_is_being_read_is_not_used_again() {
     append_each(&mut writer, &more);
     assert_eq!(read.read(HEADER_BYTES, 40).unwrap(), frames[0].bytes[..40]);
     assert!(!read.path.exists());
+}
+
+/// A reader that had stopped reading kept its hold, and with it the log without a bound.
+#[test]
+fn a_hold_that_costs_more_than_its_limit_holds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, mut writer) = create(dir.path());
+    let frames = chain(Link::default(), 20, 3_000);
+    append_each(&mut writer, &frames[..12]);
+    let hold = log.hold(0, 3 * (16 << 10)).unwrap();
+    log.release(12).unwrap();
+    assert_eq!((log.truncated(), hold.has_lapsed()), (0, false));
+    append_each(&mut writer, &frames[12..]);
+    log.release(19).unwrap();
+    assert_eq!(log.truncated(), 16, "nobody holds anything");
+    assert!(
+        hold.has_lapsed(),
+        "that the rest is short enough does not bring back what is gone"
+    );
+    assert_eq!(log.read_after(0, 1).unwrap(), ReadFrames::Truncated);
+}
+
+#[test]
+fn holds_are_few() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _writer) = create(dir.path());
+    let mut holds: Vec<_> = (0..4).map(|_| log.hold(0, 1 << 20).unwrap()).collect();
+    assert!(log.hold(0, 1 << 20).is_none());
+    holds.pop();
+    assert!(log.hold(0, 1 << 20).is_some());
 }
