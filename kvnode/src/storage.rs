@@ -121,6 +121,7 @@ pub fn open(
 ) -> Result<(Storage, StorageThreads), StorageError> {
     let store = Store::open(&dir.join("lmdb"), history, store_options(sizes))?;
     let meta = store.meta();
+    clock.saw_frame(meta.time_ms);
     let start = StartFrom {
         applied: meta.applied.position,
         floor: meta.applied.position.max(meta.durable_floor),

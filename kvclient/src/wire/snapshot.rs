@@ -10,7 +10,8 @@
 //!                    (see `log`), to the end
 //! kind 3   entries   key_len u16, key, epoch u32, seq u64, expiry u64 (0: never), value u32 length + bytes, to the end
 //! kind 4   frames    whole frames of the log
-//! kind 5   end       end position (epoch u32, seq u64), end crc u32, number of entries u64
+//! kind 5   end       end position (epoch u32, seq u64), end crc u32, number of entries u64, shard time u64 (Unix
+//!                    milliseconds)
 //! ```
 //!
 //! One header, any number of requests, entries in key order (expired ones too), frames after the start up to the
@@ -52,6 +53,8 @@ pub enum Chunk {
         end: Link,
         /// How many entries were sent.
         entries: u64,
+        /// Shard time there or later, Unix milliseconds: what was expired at the source stays so in the copy.
+        time_ms: u64,
     },
 }
 
@@ -126,10 +129,15 @@ impl Chunk {
             }
             Self::Entries(entries) => entries.iter().for_each(|entry| entry.encode(&mut out)),
             Self::Frames(frames) => out.extend_from_slice(frames),
-            Self::End { end, entries } => {
+            Self::End {
+                end,
+                entries,
+                time_ms,
+            } => {
                 put_position(&mut out, end.position);
                 out.extend_from_slice(&end.crc.to_le_bytes());
                 out.extend_from_slice(&entries.to_le_bytes());
+                out.extend_from_slice(&time_ms.to_le_bytes());
             }
         }
         let mut len = Vec::with_capacity(4);
@@ -171,6 +179,7 @@ impl Chunk {
                 Self::End {
                     end,
                     entries: reader.u64("number of entries")?,
+                    time_ms: reader.u64("time")?,
                 }
             }
             other => return Err(reader.error(format!("kind {other} is unknown"))),
@@ -343,6 +352,7 @@ mod tests {
             Chunk::End {
                 end: link,
                 entries: 2,
+                time_ms: 6,
             },
         ]
     }
@@ -404,7 +414,7 @@ mod tests {
         "000241000000fc33a41a01000000020000000000000006000000000000000100000000000000000000000000",
         "0000020000000000000000000000000000000300000000000000010000006f0338000000a07231ce01006101",
         "0000000200000000000000000000000000000001000000760100620100000002000000000000000800000000",
-        "000000010000007604060000006e22c6466672616d65730518000000dc662781010000000400000000000000",
-        "4d0000000200000000000000",
+        "000000010000007604060000006e22c6466672616d65730520000000ce9a905d010000000400000000000000",
+        "4d00000002000000000000000600000000000000",
     );
 }

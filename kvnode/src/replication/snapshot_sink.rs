@@ -132,7 +132,14 @@ impl<'a> Sink<'a> {
                 Ok(None)
             }
             (Chunk::Frames(frames), Some(building)) => building.take_frames(frames).map(|()| None),
-            (Chunk::End { end, entries }, Some(_)) => self.finish(end, entries).map(Some),
+            (
+                Chunk::End {
+                    end,
+                    entries,
+                    time_ms,
+                },
+                Some(_),
+            ) => self.finish(end, entries, time_ms).map(Some),
             (Chunk::Header(_), Some(_)) => Err(SinkError::Stream("a second header".into())),
             (_, None) => Err(SinkError::Stream("no header at the start".into())),
         }
@@ -160,7 +167,7 @@ impl<'a> Sink<'a> {
         })
     }
 
-    fn finish(&mut self, end: Link, entries: u64) -> Result<Built, SinkError> {
+    fn finish(&mut self, end: Link, entries: u64, time_ms: u64) -> Result<Built, SinkError> {
         let building = self
             .building
             .take()
@@ -179,7 +186,7 @@ impl<'a> Sink<'a> {
         }
         building
             .staging
-            .finish(end, building.time_ms, building.lineage)?;
+            .finish(end, time_ms.max(building.time_ms), building.lineage)?;
         drop(Log::create(
             &self.dir.join("log"),
             building.history,
@@ -236,5 +243,63 @@ impl Building {
             self.staging.apply_frame(self.end, self.time_ms, &records)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kvclient::{
+        position::{Position, Reign},
+        wire::snapshot,
+    };
+
+    use super::*;
+    use crate::{clock::ShardClock, storage};
+
+    /// A replica built from a snapshot without frames knew no shard time. On a machine whose clock was behind, what
+    /// had long expired was there again.
+    #[test]
+    fn what_is_built_from_a_snapshot_does_not_go_back_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Sizes {
+            log_segment_bytes: 8 << 20,
+            ..Sizes::default()
+        };
+        let end = Link {
+            position: Position::new(1, 5),
+            crc: 77,
+        };
+        let mut lineage = Lineage::new();
+        let reign = Reign {
+            epoch: 1,
+            first_seq: 1,
+            reign_id: 9,
+        };
+        lineage.push(reign).unwrap();
+        let header = Header {
+            history: 3,
+            start: end,
+            shard: "s".into(),
+            slots: "0-16383".into(),
+            lineage,
+        };
+        let far = 9_000_000_000_000;
+        let last = Chunk::End {
+            end,
+            entries: 0,
+            time_ms: far,
+        };
+        let mut sink = Sink::new(dir.path(), &sizes, "s", "0-16383");
+        sink.push(&snapshot::preamble()).unwrap();
+        sink.push(&Chunk::Header(header).encode()).unwrap();
+        assert!(sink.push(&last.encode()).unwrap().is_some());
+
+        let clock = Arc::new(ShardClock::start(0));
+        let failures = tokio::sync::mpsc::channel(1).0;
+        let opened = storage::open(dir.path(), 3, &sizes, &clock, &failures);
+        assert!(opened.is_ok(), "{:?}", opened.err());
+        assert!(clock.now_ms() >= far, "{}", clock.now_ms());
     }
 }

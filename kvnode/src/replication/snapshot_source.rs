@@ -5,7 +5,7 @@
 //! while the stream runs, up to a limit. Runs on a thread of its own and is throttled by a short queue; a receiver
 //! that takes nothing for a while is given up.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvclient::{
@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    clock::ShardClock,
     log::{Hold, ReadFrames},
     service::{Service, own_shard},
     storage::Storage,
@@ -79,12 +80,13 @@ pub fn start(
         },
     };
     let (queue, receiver) = mpsc::channel(QUEUE + 1);
-    let storage = storage.clone();
+    let (storage, clock) = (storage.clone(), Arc::clone(&service.clock));
     std::thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || match Sender::new(queue, TAKE_WITHIN) {
             Ok(sender) => Source {
                 storage,
+                clock,
                 hold,
                 sender,
             }
@@ -106,6 +108,7 @@ struct Sender {
 
 struct Source {
     storage: Storage,
+    clock: Arc<ShardClock>,
     hold: Hold,
     sender: Sender,
 }
@@ -130,7 +133,11 @@ impl Source {
         self.send_requests()?;
         let entries = self.send_entries()?;
         let end = self.send_frames(start)?;
-        self.send_chunk(&Chunk::End { end, entries })?;
+        self.send_chunk(&Chunk::End {
+            end,
+            entries,
+            time_ms: self.clock.now_ms(),
+        })?;
         Ok(entries)
     }
 
@@ -262,8 +269,6 @@ fn broken(error: impl ToString) -> Broken {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use kvclient::{
         key::Key,
         position::Lineage,
@@ -271,7 +276,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{clock::ShardClock, commit::WriteOp, config::Sizes, storage};
+    use crate::{commit::WriteOp, config::Sizes, storage};
 
     fn put(nth: usize) -> WriteOp {
         let action = Action::Put {
@@ -314,6 +319,7 @@ mod tests {
             let source = Source {
                 hold: storage.log.hold(0, 1 << 30).unwrap(),
                 storage,
+                clock,
                 sender: Sender::new(queue, Duration::from_millis(20)).unwrap(),
             };
             source.run(header);

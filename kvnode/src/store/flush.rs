@@ -182,7 +182,8 @@ fn advance(meta: &mut Meta, content: &Content) -> Result<(), StoreError> {
         .end()
         .ok_or_else(|| StoreError::Fatal("an empty memtable was frozen".into()))?;
     meta.applied = end;
-    meta.time_ms = time_ms;
+    // That of a copy is a little later than its last frame.
+    meta.time_ms = meta.time_ms.max(time_ms);
     for reign in content.reigns() {
         meta.lineage
             .push(*reign)

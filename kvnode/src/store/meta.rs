@@ -8,7 +8,7 @@
 //!  0   4  format, STORE_FORMAT         0  4  epoch of applied               0  8  count of range 0
 //!  4  16  history id                   4  8  seq of applied                 8  8  sum of range 0
 //! 20   4  crc                         12  4  header CRC of its frame          ... 64 ranges
-//!                                     16  8  time of its frame, Unix ms  1024  4  crc
+//!                                     16  8  shard time there, Unix ms   1024  4  crc
 //!                                     24  4  epoch of durable_floor
 //!                                     28  8  seq of durable_floor
 //!                                     36  4  number of reigns
@@ -44,7 +44,7 @@ const SUMS: &[u8] = b"sums";
 pub struct Meta {
     /// Position and frame CRC up to which the log is contained in LMDB.
     pub applied: Link,
-    /// Time of the frame that ends there, Unix milliseconds.
+    /// Shard time there, Unix milliseconds: that of the frame that ends there, or that at which it was copied.
     pub time_ms: u64,
     /// The log reached this position once; one that ends below it has lost acknowledged writes.
     pub durable_floor: Position,
