@@ -97,8 +97,7 @@ pub fn store_options(sizes: &Sizes) -> StoreOptions {
 /// # Errors
 /// [`StorageError::Failed`] if it cannot be written.
 pub fn create(dir: &Path, history: u128, base: Link, sizes: &Sizes) -> Result<(), StorageError> {
-    let store = Store::open(&dir.join("lmdb"), history, store_options(sizes))?;
-    store.close();
+    Store::create(&dir.join("lmdb"), history, &store_options(sizes))?;
     drop(Log::create(
         &dir.join("log"),
         history,

@@ -38,7 +38,9 @@ async fn started(dir: &Path) -> Started {
 
 /// One that makes frames of up to so many bytes, whatever the log takes.
 async fn started_with(dir: &Path, max_frame_bytes: usize) -> Started {
-    let store = Store::open(&dir.join("lmdb"), HISTORY, StoreOptions::default()).unwrap();
+    let (lmdb, options) = (dir.join("lmdb"), StoreOptions::default());
+    Store::create(&lmdb, HISTORY, &options).unwrap();
+    let store = Store::open(&lmdb, HISTORY, options).unwrap();
     let (log, writer) = Log::create(&dir.join("log"), HISTORY, Link::default(), LOG).unwrap();
     let (failed, failures) = mpsc::channel();
     let parts = CommitParts {

@@ -9,6 +9,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
+    io::ErrorKind,
     os::unix::fs::DirBuilderExt,
     path::Path,
     time::Duration,
@@ -57,6 +58,22 @@ pub(super) struct Space {
 }
 
 impl Env {
+    /// Makes an environment in `dir`, made if missing.
+    ///
+    /// # Errors
+    /// `Refused`: there is one already. Else as [`Self::open`].
+    pub(super) fn create(
+        dir: &Path,
+        map_size_bytes: usize,
+        max_readers: u32,
+    ) -> Result<Self, StoreError> {
+        if exists(dir) {
+            let why = format!("there is a store in {} already", dir.display());
+            return Err(StoreError::Refused(why));
+        }
+        Self::open(dir, map_size_bytes, max_readers)
+    }
+
     /// Opens the environment in `dir`, made if missing, with its four tables.
     ///
     /// # Errors
@@ -141,9 +158,12 @@ impl Env {
     }
 }
 
-/// Says whether an environment is in `dir`, without touching it.
+/// Says whether an environment is in `dir`, without touching it. LMDB takes an empty file for none.
 pub(super) fn exists(dir: &Path) -> bool {
-    fs::exists(dir.join("data.mdb")).unwrap_or(true)
+    match fs::metadata(dir.join("data.mdb")) {
+        Ok(file) => file.len() > 0,
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
 }
 
 fn refuse_weak_flags(env: &heed::Env<Tls>) -> Result<(), StoreError> {

@@ -97,13 +97,39 @@ pub struct StoreStats {
 }
 
 impl Store {
-    /// Opens the store in `dir`, made if missing, and starts its flush thread. Frames after [`Self::applied`] must be
-    /// published again before it is read.
+    /// Makes an empty store in `dir`, made if missing. Durable on return.
     ///
     /// # Errors
-    /// `Refused`: another history, another format or an unfinished copy: exit 3. `Damaged`: its `meta` cannot be
-    /// trusted: exit 3. `Full`: no room even to open it. `Fatal`: exit 5.
+    /// `Refused`: there is one already. `Full`: no room. `Fatal`: give up and remove `dir`.
+    pub fn create(dir: &Path, history: u128, options: &StoreOptions) -> Result<(), StoreError> {
+        let env = Env::create(dir, options.map_size_bytes, options.max_readers)?;
+        let mut txn = env.write()?;
+        meta::write_history(&env, &mut txn, history)?;
+        Meta::default().write(&env, &mut txn)?;
+        txn.commit()?;
+        if env.close() {
+            return Ok(());
+        }
+        Err(StoreError::Fatal(
+            "the new store could not be closed".into(),
+        ))
+    }
+
+    /// Opens the store in `dir` and starts its flush thread. Frames after [`Self::applied`] must be published again
+    /// before it is read.
+    ///
+    /// # Errors
+    /// `Refused`: there is none, or it is of another history, another format or an unfinished copy: exit 3; nothing
+    /// was made in its place. `Damaged`: its `meta` cannot be trusted: exit 3. `Full`: no room even to open it.
+    /// `Fatal`: exit 5.
     pub fn open(dir: &Path, history: u128, options: StoreOptions) -> Result<Self, StoreError> {
+        if !env::exists(dir) {
+            let file = dir.join("data.mdb");
+            return Err(StoreError::Refused(format!(
+                "{} is gone or empty; a new one would be taken for all the data there ever was",
+                file.display()
+            )));
+        }
         let env = Env::open(dir, options.map_size_bytes, options.max_readers)?;
         let opened_with = open_meta(&env, history)?;
         let core = Arc::new(Core::new(env, options, opened_with.clone()));
@@ -295,21 +321,17 @@ impl Drop for Inner {
     }
 }
 
-/// What an environment says about itself; a new one is given a history first.
+/// What an environment says about itself.
 fn open_meta(env: &Env, history: u128) -> Result<Meta, StoreError> {
-    let mut txn = env.write()?;
+    let txn = env.read()?;
     match meta::read_history(env, &txn)? {
         Some(stored) if stored != history => Err(StoreError::Refused(format!(
             "it belongs to history {stored:032x}, not to {history:032x}"
         ))),
         Some(_) => Meta::read(env, &txn),
-        None => {
-            let meta = Meta::default();
-            meta::write_history(env, &mut txn, history)?;
-            meta.write(env, &mut txn)?;
-            txn.commit()?;
-            Ok(meta)
-        }
+        None => Err(StoreError::Refused(
+            "it does not say which history it belongs to".into(),
+        )),
     }
 }
 

@@ -19,7 +19,7 @@ use kvclient::{
 use super::{
     core::StoreOptions,
     effect::{Slot, detached},
-    env::{self, Env},
+    env::Env,
     error::StoreError,
     memtable::Content,
     meta::{self, Meta},
@@ -46,11 +46,7 @@ impl Staging {
     /// # Errors
     /// `Refused`: there is one already. `Full`: no room. `Fatal`: give up and remove `dir`.
     pub fn create(dir: &Path, history: u128, options: &StoreOptions) -> Result<Self, StoreError> {
-        if env::exists(dir) {
-            let why = format!("there is a store in {} already", dir.display());
-            return Err(StoreError::Refused(why));
-        }
-        let env = Env::open(dir, options.map_size_bytes, options.max_readers)?;
+        let env = Env::create(dir, options.map_size_bytes, options.max_readers)?;
         let mut txn = env.write()?;
         meta::write_history(&env, &mut txn, history)?;
         txn.commit()?;

@@ -332,6 +332,10 @@ async fn lost_data_is_not_a_new_node() {
         fs::rename(node.data.join(lost), &aside).unwrap();
         let said = refused(node, &[], DATA_REFUSED).await;
         assert!(said.contains(words), "{lost}: {said}");
+        // A check made an empty environment in place of the one that was gone, and called it sound.
+        let (code, text) = Node::run(&["check", "--data", node.data.to_str().unwrap()]);
+        assert_eq!(code, DATA_REFUSED, "{lost}: {text}");
+        assert!(!node.data.join(lost).exists(), "{lost} was made anew");
         fs::rename(&aside, node.data.join(lost)).unwrap();
     }
     // A log that lost a segment, though its directory is there.

@@ -94,6 +94,35 @@ fn another_history_is_refused() {
     assert!(matches!(error, Some(StoreError::Refused(_))), "{error:?}");
 }
 
+/// A generation whose environment had gone was opened as an empty one, by `kvnode check` too.
+#[test]
+fn a_store_that_is_gone_is_refused_and_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let lmdb = dir.path().join("lmdb");
+    let refused = |part: &str| {
+        let error = Store::open(&lmdb, HISTORY, small()).err();
+        assert!(
+            matches!(&error, Some(StoreError::Refused(why)) if why.contains(part)),
+            "{error:?}"
+        );
+    };
+    refused("data.mdb is gone or empty");
+    assert!(!lmdb.exists(), "nothing was made");
+    std::fs::create_dir(&lmdb).unwrap();
+    std::fs::write(lmdb.join("data.mdb"), b"").unwrap();
+    refused("data.mdb is gone or empty");
+    assert!(Env::open(&lmdb, 1 << 20, 10).unwrap().close());
+    refused("does not say which history");
+}
+
+#[test]
+fn a_store_is_not_made_over_another() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(open(dir.path()).close());
+    let error = Store::create(dir.path(), HISTORY, &small()).err();
+    assert!(matches!(error, Some(StoreError::Refused(_))), "{error:?}");
+}
+
 #[test]
 fn expire_copies_up_what_is_only_in_lmdb() {
     let dir = tempfile::tempdir().unwrap();
@@ -155,7 +184,7 @@ fn no_room_keeps_what_is_in_memory() {
         map_size_bytes: 512 << 10,
         ..small()
     };
-    let store = Store::open(dir.path(), HISTORY, options.clone()).unwrap();
+    let store = open_with(dir.path(), options.clone());
     store.add(vec![put("small", "1", None)]);
     store.flush().unwrap();
     let big = Bytes::from(vec![7; 600 << 10]);
@@ -178,7 +207,7 @@ fn no_room_keeps_what_is_in_memory() {
         map_size_bytes: 64 << 20,
         ..options
     };
-    let store = Store::open(dir.path(), HISTORY, larger).unwrap();
+    let store = open_with(dir.path(), larger);
     assert_eq!(store.visible().seq, 1, "the rest comes from the log again");
     store.add(vec![put("big", big.clone(), None)]);
     store.flush().unwrap();
@@ -229,7 +258,7 @@ fn a_full_memtable_is_flushed_by_itself_and_memory_is_bounded() {
         memtable_bytes: 64 << 10,
         ..small()
     };
-    let store = Store::open(dir.path(), HISTORY, options).unwrap();
+    let store = open_with(dir.path(), options);
     let mut applied = store.subscribe_applied();
     for n in 0..200 {
         store.add(vec![put(&format!("k{n}"), vec![1; 4096], None)]);
@@ -254,7 +283,7 @@ fn checkpoints_stand_at_multiples_whatever_the_frames() {
             checkpoint_every: 100,
             ..small()
         };
-        let store = Store::open(dir.path(), HISTORY, options).unwrap();
+        let store = open_with(dir.path(), options);
         let mut keys = 0_usize..;
         for (&len, flush) in frames.iter().zip([true, false].into_iter().cycle()) {
             let keys = keys.by_ref().take(len);

@@ -37,7 +37,7 @@ fn memory_of_a_memtable() {
         memtable_bytes: 1 << 30,
         ..StoreOptions::default()
     };
-    let store = Store::open(dir.path(), HISTORY, options).unwrap();
+    let store = open_with(dir.path(), options);
     println!("before: {}", memory());
     add_all(&store, 0..400_000);
     println!("400000 entries: {}, {:?}", memory(), store.stats());
@@ -53,7 +53,7 @@ fn a_flush_that_spills() {
         checkpoint_every: u64::MAX,
         ..StoreOptions::default()
     };
-    let store = Store::open(dir.path(), HISTORY, options).unwrap();
+    let store = open_with(dir.path(), options);
     store.add(vec![Record::epoch_start(7, "a:1")]);
     for part in 0..4 {
         add_all(&store, part * 1_500_000..(part + 1) * 1_500_000);
@@ -77,7 +77,7 @@ fn a_flush_that_spills() {
 #[ignore = "a measurement"]
 fn reads_and_flushes() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), HISTORY, StoreOptions::default()).unwrap();
+    let store = open_with(dir.path(), StoreOptions::default());
     let started = Instant::now();
     add_all(&store, 0..ENTRIES);
     store.flush().unwrap();

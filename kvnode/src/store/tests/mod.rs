@@ -14,7 +14,7 @@ use kvclient::{
     wire::log::{Effect, Link, Record, RequestMark},
 };
 
-use super::{Store, StoreOptions};
+use super::{Store, StoreOptions, env};
 
 const HISTORY: u128 = 0xfeed;
 
@@ -28,8 +28,16 @@ fn small() -> StoreOptions {
     }
 }
 
+/// Opens a store, made if missing.
 fn open(dir: &Path) -> Store {
-    Store::open(dir, HISTORY, small()).unwrap()
+    open_with(dir, small())
+}
+
+fn open_with(dir: &Path, options: StoreOptions) -> Store {
+    if !env::exists(dir) {
+        Store::create(dir, HISTORY, &options).unwrap();
+    }
+    Store::open(dir, HISTORY, options).unwrap()
 }
 
 fn put(key: &str, value: impl Into<Bytes>, expires_at_ms: Option<u64>) -> Record {

@@ -77,7 +77,7 @@ fn tiny() -> StoreOptions {
 }
 
 fn run(dir: &Path, steps: &[Step]) -> Result<(), TestCaseError> {
-    let mut store = Store::open(dir, HISTORY, tiny()).expect("opens");
+    let mut store = open_with(dir, tiny());
     let (mut model, mut log) = (Model::new(), Vec::new());
     for step in steps {
         match step {
@@ -91,7 +91,7 @@ fn run(dir: &Path, steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Flush => store.flush().expect("there is room"),
             Step::Reopen => {
                 prop_assert!(store.close());
-                store = Store::open(dir, HISTORY, tiny()).expect("opens");
+                store = open_with(dir, tiny());
                 log.iter().for_each(|frame| store.add_frame(frame));
             }
         }
@@ -216,7 +216,7 @@ proptest! {
     ) {
         let digest = |flush_between: bool| {
             let dir = tempfile::tempdir().expect("a directory");
-            let store = Store::open(dir.path(), HISTORY, small()).expect("opens");
+            let store = open_with(dir.path(), small());
             for (records, flush) in &frames {
                 store.add(records.clone());
                 if *flush && flush_between {
