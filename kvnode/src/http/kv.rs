@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::Method, web};
 use kvclient::{
     key::Key,
     wire::{
-        batch::{Action, Op, Terms},
+        batch::{Action, Op, OpResult, Terms},
         error::{Applied, ErrorCode},
         query::Query,
     },
@@ -49,17 +49,18 @@ pub(super) async fn write(
     };
     // Ownership comes before anything else: what is another shard's is judged there. The body is read all the
     // same, so that a client that sends it sees the answer.
-    let ours = is_ours(&key, Access::Write, &service);
+    let elsewhere = turned_away(&service.route(&key, Access::Write, &service.map.load()));
     let limit = service.config.sizes.max_value_bytes;
     let body = body::read(&service, &request, payload, limit).await;
-    let op = match (ours, body) {
-        (false, _) => Ok(Op::new(key, Action::Delete)),
-        (true, Err(error)) => Err(error),
-        (true, Ok(body)) => request::terms(&request).and_then(|terms| {
-            let action = action(&request, &query, body.bytes.clone())?;
-            Ok(Op { key, action, terms })
-        }),
-    };
+    if let Some(result) = elsewhere {
+        return answer::op(&request, result, &service);
+    }
+    // Borrowed, so that the body counts as held until its write is answered.
+    let op = body.as_ref().map_err(Clone::clone).and_then(|body| {
+        let terms = request::terms(&request)?;
+        let action = action(&request, &query, body.bytes.clone())?;
+        Ok(Op { key, action, terms })
+    });
     match op {
         Ok(op) => run(&request, op, &service).await,
         Err(error) => answer::op(&request, error.into_result(Some(Applied::No)), &service),
@@ -113,6 +114,29 @@ fn is_ours(key: &Key, access: Access, service: &Service) -> bool {
     service.route(key, access, &service.map.load()) == Decision::Serve
 }
 
+/// The answer to a write of a key that this node does not take writes for.
+fn turned_away(decision: &Decision) -> Option<OpResult> {
+    match decision {
+        Decision::Serve => None,
+        Decision::Redirect(target) => Some(OpResult {
+            status: 307,
+            applied: Some(Applied::No),
+            target: Some(target.to_string()),
+            ..OpResult::default()
+        }),
+        Decision::ReadOnly(primary) => Some(OpResult {
+            target: Some(primary.to_string()),
+            ..OpResult::refused(
+                ErrorCode::ReadOnlyReplica,
+                format!(
+                    "this node is a replica and takes no writes; send them to the primary at {primary}"
+                ),
+                Some(Applied::No),
+            )
+        }),
+    }
+}
+
 async fn run(request: &HttpRequest, op: Op, service: &Service) -> HttpResponse {
     let result = service.execute(vec![op]).await.pop().unwrap_or_default();
     answer::op(request, result, service)
@@ -127,4 +151,91 @@ async fn refuse(
     let limit = service.config.sizes.max_value_bytes;
     drop(body::read(service, request, payload, limit).await);
     answer::refused_write(error, service)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+        path::Path,
+        sync::mpsc,
+        time::{Duration, Instant},
+    };
+
+    use kvclient::shard_map::toml;
+
+    use crate::{
+        config::{NodeConfig, Sizes},
+        data_dir::Order,
+        node::{self, RunningNode},
+        ownership::Place,
+    };
+
+    async fn start(data: &Path) -> RunningNode {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let map = format!("[[shards]]\nname = \"s\"\nidx = 0\naddress = \"{address}\"\n");
+        let map = toml::parse(&map, "a map").unwrap();
+        let address = map.shards()[0].primary.address.clone();
+        let config = NodeConfig {
+            place: Place::find(&map, &address).unwrap(),
+            map,
+            address,
+            listen: Vec::new(),
+            data: data.to_owned(),
+            order: Order::None,
+            sizes: Sizes {
+                log_segment_bytes: 8 << 20,
+                ..Sizes::default()
+            },
+            workers: 1,
+            max_connections: 16,
+            allow_get_writes: false,
+            insecure_no_auth: false,
+        };
+        node::start_on(config, vec![listener]).await.unwrap()
+    }
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{what}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// A body was counted only while it was read, so that bodies waiting for a slow disk had no bound.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_body_counts_as_held_until_its_write_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = start(dir.path()).await;
+        let service = node.service.clone();
+        until("it takes writes", || service.ready().is_ok()).await;
+        let commit = service.storage.load().as_ref().unwrap().commit.clone();
+        let (go_on, waits) = mpsc::channel::<()>();
+        let (at_work, works) = mpsc::channel();
+        commit.run_on_thread(move || {
+            at_work.send(()).unwrap();
+            let _ = waits.recv();
+        });
+        works.recv().unwrap();
+
+        let mut connection = TcpStream::connect(node.addresses[0]).unwrap();
+        let head = "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n";
+        connection.write_all(head.as_bytes()).unwrap();
+        connection.write_all(&[b'v'; 50_000]).unwrap();
+        until("the write is queued", || commit.queued() == 1).await;
+        assert_eq!(service.metrics.in_flight.bytes(), 50_000);
+        drop(go_on);
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 204");
+        until("it is given back", || {
+            service.metrics.in_flight.bytes() == 0
+        })
+        .await;
+        drop((connection, commit));
+        node.stop().await;
+    }
 }
