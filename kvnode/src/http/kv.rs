@@ -167,7 +167,7 @@ mod tests {
 
     use crate::{
         config::{NodeConfig, Sizes},
-        data_dir::Order,
+        marker::Order,
         node::{self, RunningNode},
         ownership::Place,
     };
@@ -236,6 +236,6 @@ mod tests {
         })
         .await;
         drop((connection, commit));
-        node.stop().await;
+        node.stop().await.unwrap();
     }
 }
