@@ -8,7 +8,7 @@ use super::{
     error::LogError,
     files::locked,
     segment::Segment,
-    state::{Shared, State},
+    state::{Held, Shared, State},
 };
 
 /// Holds at once: each may cost its limit on disk, and serves a reader that wants the whole shard.
@@ -19,15 +19,6 @@ const MOST_HOLDS: usize = 4;
 pub struct Hold {
     shared: Arc<Shared>,
     id: u64,
-}
-
-/// A hold as the log sees it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Held {
-    after: Seq,
-    limit_bytes: u64,
-    /// It has cost more than its limit once; frames it wanted may be gone.
-    lapsed: bool,
 }
 
 impl Hold {

@@ -17,7 +17,6 @@ use super::{
     files::locked,
     header::HEADER_BYTES,
     milestones::Place,
-    retention::Held,
     segment::{Segment, len},
     spare::Spares,
     window::Window,
@@ -106,6 +105,16 @@ pub(super) struct State {
     pub(super) end: Link,
     /// Who keeps more than is needed, by the id of the hold.
     pub(super) holds: BTreeMap<u64, Held>,
+}
+
+/// What one hold keeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    /// The frames after this.
+    pub(super) after: Seq,
+    pub(super) limit_bytes: u64,
+    /// It has cost more than its limit once; frames it wanted may be gone.
+    pub(super) lapsed: bool,
 }
 
 impl Shared {
