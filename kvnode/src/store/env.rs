@@ -31,6 +31,9 @@ pub(super) type Table = Database<'static, Bytes, Bytes>;
 /// LMDB takes only multiples of the page size; no machine in use has pages larger than this.
 const MAP_GRAIN_BYTES: usize = 64 << 10;
 
+/// A disk with less room than this counts as full when a write fails: LMDB writes 64 pages at once.
+const NO_ROOM_BYTES: u64 = 1 << 20;
+
 /// How long closing waits for readers to let go.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
@@ -150,6 +153,21 @@ impl Env {
         }
     }
 
+    /// What a failed write transaction means. LMDB calls a write that was cut short by a full disk an I/O error
+    /// ("TODO: Use which error code?", `mdb_page_flush`); with no room left on the disk it is taken for that. The
+    /// transaction is gone, the next one writes all its pages anew.
+    pub(super) fn judge_failure(&self, error: StoreError) -> StoreError {
+        let StoreError::Fatal(why) = error else {
+            return error;
+        };
+        match room_bytes(self.env.path()) {
+            Some(room) if room < NO_ROOM_BYTES => {
+                StoreError::Full(format!("the disk has {room} bytes left: {why}"))
+            }
+            _ => StoreError::Fatal(why),
+        }
+    }
+
     /// Closes the environment once nobody else uses it. False: somebody still does.
     pub(super) fn close(self) -> bool {
         let closing = self.env.clone().prepare_for_closing();
@@ -164,6 +182,12 @@ pub(super) fn exists(dir: &Path) -> bool {
         Ok(file) => file.len() > 0,
         Err(error) => error.kind() != ErrorKind::NotFound,
     }
+}
+
+/// Room on the disk for a process without privileges.
+fn room_bytes(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn refuse_weak_flags(env: &heed::Env<Tls>) -> Result<(), StoreError> {

@@ -62,7 +62,9 @@ impl Core {
             let meta = Arc::clone(&state.meta);
             let floor = state.floor_wanted;
             drop(state);
-            let written = self.write(&job, &meta, floor);
+            let written = self
+                .write(&job, &meta, floor)
+                .map_err(|error| self.env.judge_failure(error));
             self.settle(&job, written)?;
             // Freeing a memtable takes a while: not under the lock that the commit thread needs.
             drop(job);
