@@ -134,7 +134,8 @@ pub struct Settings {
     /// How log lines look [default: text].
     #[arg(long, env = "KVNODE_LOG_FORMAT", value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// What to log: error, warn, info, debug, trace, or a filter such as info,kvnode=debug [default: info].
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,kvnode=debug
+    /// [default: info, and warn for the HTTP library].
     #[arg(long, env = "KVNODE_LOG_LEVEL", value_name = "FILTER")]
     pub log_level: Option<String>,
     /// Largest group of records between two comparisons of primary and replica; the same on all nodes of a shard.

@@ -62,7 +62,10 @@ fn print_map(args: &ServeArgs) -> Result<(), ConfigError> {
 }
 
 fn start_logging(settings: &Settings) -> Result<(), ConfigError> {
-    let filter = settings.log_level.as_deref().unwrap_or("info");
+    let filter = settings
+        .log_level
+        .as_deref()
+        .unwrap_or("info,actix_server=warn");
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| ConfigError::new(format!("--log-level {filter:?}: {error}")))?;
     let logging = tracing_subscriber::fmt()

@@ -127,10 +127,8 @@ impl Service {
                 Access::Read
             };
             let refusal = match self.route(&op.key, access, &map) {
-                Decision::Redirect(target) => Some(redirected(target, applied)),
-                Decision::ReadOnly(primary) => Some(read_only(primary)),
                 Decision::Serve if is_write => self.refuse_write(&op),
-                Decision::Serve => None,
+                decision => turned_away(&decision, applied),
             };
             let Some(storage) = &storage else {
                 results.push(refusal.unwrap_or_else(|| self.not_ready(applied)));
@@ -449,6 +447,15 @@ pub fn too_large(len_bytes: usize, limit_bytes: usize) -> String {
 fn answer_full() -> OpResult {
     let message = "the values of this batch are too large together; ask for this key alone";
     OpResult::refused(ErrorCode::TooLarge, message, None)
+}
+
+/// The answer to an op on a key that this node does not serve; `None` if it does.
+pub fn turned_away(decision: &Decision, applied: Option<Applied>) -> Option<OpResult> {
+    match decision {
+        Decision::Serve => None,
+        Decision::Redirect(target) => Some(redirected(target, applied)),
+        Decision::ReadOnly(primary) => Some(read_only(primary)),
+    }
 }
 
 fn redirected(target: &Address, applied: Option<Applied>) -> OpResult {

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, http::Method, web};
 use kvclient::{
     key::Key,
     wire::{
-        batch::{Action, Op, OpResult, Terms},
+        batch::{Action, Op, Terms},
         error::{Applied, ErrorCode},
         query::Query,
     },
@@ -13,7 +13,7 @@ use kvclient::{
 use super::{answer, body, guard, request, request::BadRequest};
 use crate::{
     ownership::{Access, Decision},
-    service::Service,
+    service::{Service, turned_away},
 };
 
 /// Reads an entry.
@@ -49,7 +49,10 @@ pub(super) async fn write(
     };
     // Ownership comes before anything else: what is another shard's is judged there. The body is read all the
     // same, so that a client that sends it sees the answer.
-    let elsewhere = turned_away(&service.route(&key, Access::Write, &service.map.load()));
+    let elsewhere = turned_away(
+        &service.route(&key, Access::Write, &service.map.load()),
+        Some(Applied::No),
+    );
     let limit = service.config.sizes.max_value_bytes;
     let body = body::read(&service, &request, payload, limit).await;
     if let Some(result) = elsewhere {
@@ -112,29 +115,6 @@ fn only(query: &Query, known: &[&str]) -> Result<(), BadRequest> {
 
 fn is_ours(key: &Key, access: Access, service: &Service) -> bool {
     service.route(key, access, &service.map.load()) == Decision::Serve
-}
-
-/// The answer to a write of a key that this node does not take writes for.
-fn turned_away(decision: &Decision) -> Option<OpResult> {
-    match decision {
-        Decision::Serve => None,
-        Decision::Redirect(target) => Some(OpResult {
-            status: 307,
-            applied: Some(Applied::No),
-            target: Some(target.to_string()),
-            ..OpResult::default()
-        }),
-        Decision::ReadOnly(primary) => Some(OpResult {
-            target: Some(primary.to_string()),
-            ..OpResult::refused(
-                ErrorCode::ReadOnlyReplica,
-                format!(
-                    "this node is a replica and takes no writes; send them to the primary at {primary}"
-                ),
-                Some(Applied::No),
-            )
-        }),
-    }
 }
 
 async fn run(request: &HttpRequest, op: Op, service: &Service) -> HttpResponse {
