@@ -205,6 +205,15 @@ impl Core {
 }
 
 impl State {
+    /// Whether flushes advance: not after a failure, and not while there is no room.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let no_room = self.no_room.clone();
+        no_room.map_or(Ok(()), |why| Err(StoreError::Full(why)))
+    }
+
     /// Remembers the sums of what LMDB contains now.
     pub(super) fn add_checkpoint(&mut self) {
         if self.checkpoints.len() == KEPT_CHECKPOINTS {

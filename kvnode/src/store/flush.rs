@@ -148,7 +148,7 @@ impl Core {
         let mut state = self.lock();
         let target = self.visible().seq;
         while state.meta.applied.position.seq < target {
-            self.check_progress(&state)?;
+            state.check()?;
             self.freeze(&mut state);
             state = self.wait(state);
         }
@@ -159,22 +159,12 @@ impl Core {
     pub(super) fn write_floor(&self, durable: Position) -> Result<(), StoreError> {
         let mut state = self.lock();
         while state.meta.durable_floor < durable {
-            self.check_progress(&state)?;
+            state.check()?;
             state.floor_wanted = state.floor_wanted.max(Some(durable));
             self.changed.notify_all();
             state = self.wait(state);
         }
         Ok(())
-    }
-
-    fn check_progress(&self, state: &State) -> Result<(), StoreError> {
-        if let Some(failure) = &state.failure {
-            return Err(failure.clone());
-        }
-        state
-            .no_room
-            .clone()
-            .map_or(Ok(()), |why| Err(StoreError::Full(why)))
     }
 }
 

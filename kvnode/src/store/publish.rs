@@ -23,14 +23,7 @@ use super::{
 impl Core {
     /// Whether a frame may be written to the log now.
     pub(super) fn can_accept(&self) -> Result<(), StoreError> {
-        let state = self.lock();
-        if let Some(failure) = &state.failure {
-            return Err(failure.clone());
-        }
-        state
-            .no_room
-            .clone()
-            .map_or(Ok(()), |why| Err(StoreError::Full(why)))
+        self.lock().check()
     }
 
     /// Makes one frame visible as a whole.
