@@ -453,7 +453,8 @@ fn check_exposure(listen: &[SocketAddr], insecure_no_auth: bool) -> Result<(), C
     }
 }
 
-fn is_loopback(ip: IpAddr) -> bool {
+/// Whether only this machine reaches an address, in whichever notation.
+pub(crate) fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 

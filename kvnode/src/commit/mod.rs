@@ -245,9 +245,4 @@ impl CommitThread {
     pub fn join(self) -> Option<LogWriter> {
         self.thread.join().ok()
     }
-
-    /// Whether it has ended.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
 }

@@ -1,10 +1,8 @@
 //! `/get`, `/set`, `/delete` and `/route`: for a person with curl. Answers are a value or a line of text.
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use base64::Engine;
 use bytes::Bytes;
 use kvclient::{
-    key::Key,
     slot::Slot,
     wire::{
         batch::{Action, Op, OpResult, Terms},
@@ -13,7 +11,10 @@ use kvclient::{
 };
 
 use super::{answer, guard, request, request::BadRequest};
-use crate::service::{Service, own_shard};
+use crate::{
+    json::bytes_field,
+    service::{Service, own_shard},
+};
 
 /// `/get?key=`: the value as it is.
 pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
@@ -104,7 +105,7 @@ pub(super) async fn route(request: HttpRequest, service: web::Data<Service>) -> 
         .iter()
         .map(|node| node.address.to_string())
         .collect();
-    let (name, text) = json_key(&key);
+    let (name, text) = bytes_field("key", key.as_bytes());
     let body = serde_json::json!({
         name: text,
         "slot": slot.number(),
@@ -114,17 +115,6 @@ pub(super) async fn route(request: HttpRequest, service: web::Data<Service>) -> 
         "this_node": shard.role_of(&service.config.address).map(|role| role.as_str()),
     });
     answer::json(200, format!("{body}\n"), &service)
-}
-
-/// A key in JSON: as text if it is UTF-8, else as base64 under another name.
-fn json_key(key: &Key) -> (&'static str, String) {
-    match std::str::from_utf8(key.as_bytes()) {
-        Ok(text) => ("key", text.to_owned()),
-        Err(_) => (
-            "key_b64",
-            base64::engine::general_purpose::STANDARD.encode(key.as_bytes()),
-        ),
-    }
 }
 
 async fn run(op: Op, service: &Service) -> OpResult {

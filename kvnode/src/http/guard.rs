@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, http::Method};
 use kvclient::wire::error::ErrorCode;
 
 use super::request::BadRequest;
-use crate::service::Service;
+use crate::{config::is_loopback, service::Service};
 
 /// Largest request head: a key of 511 bytes, all escaped, takes 1.6 kB.
 const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -143,7 +143,7 @@ pub(super) fn check_get_write(request: &HttpRequest, service: &Service) -> Resul
     }
     let loopback = request
         .peer_addr()
-        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        .is_some_and(|peer| is_loopback(peer.ip()));
     if loopback || service.config.allow_get_writes {
         return Ok(());
     }

@@ -154,7 +154,7 @@ impl Env {
     }
 
     /// What a failed write transaction means. LMDB calls a write that was cut short by a full disk an I/O error
-    /// ("TODO: Use which error code?", `mdb_page_flush`); with no room left on the disk it is taken for that. The
+    /// (`mdb_page_flush` in mdb.c knows no better code); with no room left on the disk it is taken for that. The
     /// transaction is gone, the next one writes all its pages anew.
     pub(super) fn judge_failure(&self, error: StoreError) -> StoreError {
         let StoreError::Fatal(why) = error else {
