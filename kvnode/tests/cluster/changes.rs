@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use crate::support::{
-    cluster::{Cluster, Shape, map_text},
+    cluster::{Cluster, Shape, swapped},
     eventually,
     http::Ask,
 };
 
-fn pair() -> Shape {
-    Shape {
-        replicas: 1,
-        ..Shape::default()
-    }
+/// A pair of which both nodes hold `k` = `v`.
+async fn pair_with_a_write() -> Cluster {
+    let cluster = Cluster::start(Shape::pair()).await;
+    let position = cluster.primary(0).put("k", "v").await;
+    let replica = cluster.replica(0, 0);
+    replica
+        .wait_visible(position, "the replica has the write")
+        .await;
+    cluster
 }
 
 /// A replica that makes its first copy from the log said "not found" of keys that it did not have yet.
@@ -20,7 +24,7 @@ fn pair() -> Shape {
 async fn a_first_copy_answers_nothing_before_it_is_level() {
     let cluster = Cluster::prepare(Shape {
         linked: true,
-        ..pair()
+        ..Shape::pair()
     });
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
     primary.start().await;
@@ -59,12 +63,8 @@ async fn a_first_copy_answers_nothing_before_it_is_level() {
 /// began beside the data. And what was found out was forgotten at the next start.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_emptied_primary_waits_for_a_replica_that_starts_with_it_and_remembers() {
-    let cluster = Cluster::start(pair()).await;
+    let cluster = pair_with_a_write().await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
-    let position = primary.put("k", "v").await;
-    replica
-        .wait_visible(position, "the replica has the write")
-        .await;
     primary.kill();
     replica.kill();
     std::fs::remove_dir_all(&primary.data).expect("removed");
@@ -87,20 +87,15 @@ async fn an_emptied_primary_waits_for_a_replica_that_starts_with_it_and_remember
 /// still there.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_to_rejoin_can_be_taken_back() {
-    let cluster = Cluster::start(pair()).await;
+    let cluster = pair_with_a_write().await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
-    let position = primary.put("k", "v").await;
-    replica
-        .wait_visible(position, "the replica has the write")
-        .await;
     primary.kill();
     replica.stop().await;
     replica.spawn(&["--rejoin"]);
     let why = replica.wait_not_ready("copy").await;
     assert_eq!(replica.ask("GET", "/kv/k").await.status, 503, "{why}");
     replica.stop().await;
-    let swapped = map_text(2, &[replica.address.clone(), primary.address.clone()], 2);
-    replica.write_map(&swapped);
+    replica.write_map(&swapped(&cluster, 2));
     replica.spawn(&["--promote"]);
     replica.wait_ready().await;
     assert_eq!(replica.get("k").await.as_deref(), Some(&b"v"[..]));
@@ -110,12 +105,8 @@ async fn an_order_to_rejoin_can_be_taken_back() {
 /// A primary that was replaced said that it lags 0 ms, so that readers with a bound took its old values for new.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_does_not_reign_does_not_know_its_lag() {
-    let cluster = Cluster::start(pair()).await;
-    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
-    let position = primary.put("k", "v").await;
-    replica
-        .wait_visible(position, "the replica has the write")
-        .await;
+    let cluster = pair_with_a_write().await;
+    let primary = cluster.primary(0);
     assert_eq!(primary.status().await["lag_ms"], 0);
     primary.kill();
     std::fs::remove_dir_all(&primary.data).expect("removed");

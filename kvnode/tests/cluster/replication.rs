@@ -9,7 +9,7 @@ use kvclient::{
 };
 
 use crate::support::{
-    cluster::{Cluster, Node, Shape, equal_logs, map_text},
+    cluster::{Cluster, Node, Shape, equal_logs, map_text, swapped},
     eventually,
     http::Ask,
     oracle::Oracle,
@@ -17,17 +17,10 @@ use crate::support::{
     writers::{Load, Writers},
 };
 
-fn pair() -> Shape {
-    Shape {
-        replicas: 1,
-        ..Shape::default()
-    }
-}
-
 fn linked_pair() -> Shape {
     Shape {
         linked: true,
-        ..pair()
+        ..Shape::pair()
     }
 }
 
@@ -56,7 +49,7 @@ async fn assert_level(cluster: &Cluster, number: usize, oracles: &[Oracle]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_was_down_catches_up_by_the_log() {
-    let cluster = Cluster::start(pair()).await;
+    let cluster = Cluster::start(Shape::pair()).await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
     let mut oracles = [Oracle::default()];
     let writers = Writers::start(&cluster, LOAD);
@@ -82,7 +75,7 @@ async fn a_replica_that_was_down_catches_up_by_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_replica_goes_on_where_it_was() {
-    let cluster = Cluster::start(pair()).await;
+    let cluster = Cluster::start(Shape::pair()).await;
     let mut oracles = [Oracle::default()];
     let writers = Writers::start(&cluster, LOAD);
     for round in 1..5 {
@@ -170,7 +163,7 @@ async fn write_beyond_retention(primary: &Node, after: u64) {
 async fn beyond_retention_a_replica_takes_a_snapshot_by_itself_while_writes_go_on() {
     let cluster = Cluster::start(Shape {
         flags: FORGETFUL,
-        ..pair()
+        ..Shape::pair()
     })
     .await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
@@ -349,7 +342,7 @@ async fn a_fresh_replica_joins_late_and_two_follow_one_primary() {
 async fn primary_and_replica_pass_the_same_checkpoints() {
     let cluster = Cluster::start(Shape {
         flags: &["--checkpoint-every", "200"],
-        ..pair()
+        ..Shape::pair()
     })
     .await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
@@ -401,7 +394,7 @@ async fn checkpoints(node: &Node) -> Vec<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_is_unknown_then_small_then_grows_while_the_primary_is_silent() {
-    let cluster = Cluster::prepare(pair());
+    let cluster = Cluster::prepare(Shape::pair());
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
     replica.spawn(&[]);
     replica.wait_not_ready("first copy").await;
@@ -520,16 +513,6 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// The map of a pair with primary and replica in each other's place.
-fn swapped(cluster: &Cluster, version: usize) -> String {
-    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
-    map_text(
-        version,
-        &[replica.address.clone(), primary.address.clone()],
-        2,
-    )
-}
-
 /// The map of a pair in its own order.
 fn ordered(cluster: &Cluster, version: usize) -> String {
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
@@ -558,7 +541,7 @@ async fn diverge(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_diverged_replica_keeps_its_tail_and_waits_for_a_person() {
-    let cluster = Cluster::start(pair()).await;
+    let cluster = Cluster::start(Shape::pair()).await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
     let common = primary.put("common", "v").await;
     replica
@@ -671,7 +654,7 @@ fn saved_tail(replica: &Node) -> Vec<serde_json::Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_of_another_history_keeps_everything_and_serves_nothing() {
-    let cluster = Cluster::start(pair()).await;
+    let cluster = Cluster::start(Shape::pair()).await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
     let position = primary.put("first", "v").await;
     replica
@@ -698,7 +681,7 @@ async fn a_replica_of_another_history_keeps_everything_and_serves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_lost_its_data_does_not_take_writes_beside_a_replica_that_has_it() {
-    let cluster = Cluster::start(pair()).await;
+    let cluster = Cluster::start(Shape::pair()).await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
     let position = primary.put("k", "v").await;
     replica
@@ -763,7 +746,7 @@ async fn assert_read_only(node: &Node) {
 /// The primary's machine is lost, its replica promoted by a person; then the old machine comes back as it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promoted_replica_goes_on_and_the_old_primary_takes_no_writes() {
-    let cluster = Cluster::start(pair()).await;
+    let cluster = Cluster::start(Shape::pair()).await;
     let (old, new) = (cluster.primary(0), cluster.replica(0, 0));
     let position = old.put("k", "v").await;
     new.wait_visible(position, "the replica has the write")

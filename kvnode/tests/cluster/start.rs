@@ -512,11 +512,7 @@ async fn sigterm_under_load_finishes_what_runs_and_ends_with_0() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_node_is_not_ready_and_one_that_idles_stops_at_once() {
-    let cluster = Cluster::start(Shape {
-        replicas: 1,
-        ..Shape::default()
-    })
-    .await;
+    let cluster = Cluster::start(Shape::pair()).await;
     let node = cluster.primary(0);
     // Open and idle: no reason to wait.
     let mut idle = Raw::connect(&node.address);
@@ -687,11 +683,7 @@ async fn a_flipped_bit_in_lmdb_is_found_before_anything_is_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_go_by_different_maps_of_one_version_say_so() {
-    let cluster = Cluster::start(Shape {
-        replicas: 1,
-        ..Shape::default()
-    })
-    .await;
+    let cluster = Cluster::start(Shape::pair()).await;
     let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
     let addresses = [
         primary.address.clone(),

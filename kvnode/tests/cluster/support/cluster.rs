@@ -54,6 +54,16 @@ impl Default for Shape {
     }
 }
 
+impl Shape {
+    /// A primary and its replica.
+    pub(crate) fn pair() -> Self {
+        Self {
+            replicas: 1,
+            ..Self::default()
+        }
+    }
+}
+
 /// Nodes of one map, in its order: each shard's primary, then its replicas.
 pub(crate) struct Cluster {
     pub(crate) shape: Shape,
@@ -176,6 +186,16 @@ pub(crate) async fn equal_logs(one: &Node, other: &Node) -> usize {
         other.address
     );
     common
+}
+
+/// The map of a pair with primary and replica in each other's place.
+pub(crate) fn swapped(cluster: &Cluster, version: usize) -> String {
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    map_text(
+        version,
+        &[replica.address.clone(), primary.address.clone()],
+        2,
+    )
 }
 
 /// A map of even shards named `s0`, `s1` ...; each takes `per_shard` addresses, the primary's first.
