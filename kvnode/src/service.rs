@@ -244,8 +244,8 @@ impl Service {
     fn refuse_write(&self, op: &Op) -> Option<OpResult> {
         let refuse =
             |code, message: String| Some(OpResult::refused(code, message, Some(Applied::No)));
-        if op.terms.ack.is_some() || op.terms.request_id.is_some() {
-            let message = "Kv-Ack beyond primary and Kv-Request-Id are not in this version; nothing was written";
+        if op.terms.ack.is_some() {
+            let message = "Kv-Ack beyond primary is not in this version; nothing was written";
             return refuse(ErrorCode::NotImplemented, message.into());
         }
         match &op.action {
@@ -381,7 +381,7 @@ impl PendingWrites {
             .time_left_ms
             .map(|ms| arrived + Duration::from_millis(ms.into()));
         self.at.push(index);
-        self.ops.push(WriteOp { op, deadline });
+        self.ops.push(WriteOp::new(op, deadline));
     }
 
     async fn flush(&mut self, storage: &Storage, results: &mut [OpResult]) {

@@ -51,6 +51,7 @@ const ORDER: &[&str] = &[
     "store/meta",
     "store/merge",
     "store/writer",
+    "store/sweep",
     "store/core",
     "store/publish",
     "store/read",
@@ -62,10 +63,13 @@ const ORDER: &[&str] = &[
     "store/verify",
     "store",
     // The one way to change them.
+    "commit/identity",
     "commit/command",
     "commit/decide",
+    "commit/remembered",
     "commit/group",
     "commit/thread",
+    "commit/writes",
     "commit",
     "storage",
     // What handlers and tasks see.

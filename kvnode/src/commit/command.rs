@@ -12,13 +12,27 @@ use kvclient::{
 };
 use tokio::sync::oneshot;
 
+use super::identity::Identity;
+
 /// A write with the time at which its caller stops waiting.
 #[derive(Debug)]
 pub struct WriteOp {
-    /// The op.
-    pub op: Op,
+    pub(super) op: Op,
     /// After this moment it must not be begun.
-    pub deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) identity: Option<Identity>,
+}
+
+impl WriteOp {
+    /// An op that must not be begun after `deadline`.
+    pub fn new(op: Op, deadline: Option<Instant>) -> Self {
+        let identity = Identity::of_op(&op);
+        Self {
+            op,
+            deadline,
+            identity,
+        }
+    }
 }
 
 /// Why frames of another node were not appended.
@@ -30,6 +44,9 @@ pub enum AppendError {
     /// No space; nothing was stored; try again later.
     #[error("no space: {0}")]
     NoSpace(String),
+    /// What a reign has to know first cannot be read; none has begun.
+    #[error("cannot begin to take writes: {0}")]
+    Unreadable(String),
     /// The commit thread has ended; the node stops.
     #[error("the commit thread has ended")]
     Ended,

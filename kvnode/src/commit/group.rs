@@ -1,4 +1,6 @@
 //! What will become one frame, with the answers that wait for it.
+//!
+//! All of it goes if the frame is refused: changes, marks of requests, and the answers that rest on them.
 
 use std::collections::HashMap;
 
@@ -13,7 +15,7 @@ use kvclient::{
 };
 use tokio::sync::oneshot;
 
-use super::command::AppendError;
+use super::{command::AppendError, identity::Identity, remembered::Known};
 use crate::store::Entry;
 
 /// What will become one frame, with the answers that wait for it.
@@ -22,6 +24,8 @@ pub(super) struct Group {
     pub(super) records: Vec<(Position, Record)>,
     /// The entries as this group leaves them; `None`: removed.
     pub(super) changed: HashMap<Bytes, Option<Entry>>,
+    /// Which of the records each request made.
+    marks: HashMap<(u128, u64), usize>,
     pub(super) time_ms: u64,
     pub(super) waiting: Vec<Waiting>,
 }
@@ -29,9 +33,7 @@ pub(super) struct Group {
 /// Answers that may leave once the frame is synced.
 pub(super) enum Waiting {
     Writes {
-        results: Vec<OpResult>,
-        /// How many of them, at the front, stand whatever becomes of this frame.
-        settled: usize,
+        answers: Answers,
         reply: oneshot::Sender<Vec<OpResult>>,
     },
     Expired {
@@ -40,6 +42,24 @@ pub(super) enum Waiting {
         settled: usize,
         reply: oneshot::Sender<usize>,
     },
+}
+
+/// What an answer rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rests {
+    /// Perhaps on records of the frame at hand.
+    OnFrame,
+    /// On what is durable already.
+    OnDurable,
+}
+
+/// Answers to the ops of one command, in order.
+pub(super) struct Answers {
+    results: Vec<OpResult>,
+    /// How many of them, at the front, stand whatever becomes of the frame at hand.
+    settled: usize,
+    /// Those behind them that stand all the same, in order: they tell of older frames.
+    standing: Vec<usize>,
 }
 
 /// Why a frame was not written, and that it was not.
@@ -66,6 +86,7 @@ impl Group {
             builder: FrameBuilder::new(),
             records: Vec::new(),
             changed: HashMap::new(),
+            marks: HashMap::new(),
             time_ms,
             waiting: Vec::new(),
         }
@@ -75,13 +96,9 @@ impl Group {
     pub(super) fn answer(&mut self, refusal: Option<&Refusal>) {
         for waiting in self.waiting.drain(..) {
             match waiting {
-                Waiting::Writes {
-                    mut results,
-                    settled,
-                    reply,
-                } => {
-                    refuse_all(&mut results[settled..], refusal);
-                    let _ = reply.send(results);
+                Waiting::Writes { mut answers, reply } => {
+                    answers.settle(refusal);
+                    let _ = reply.send(answers.results);
                 }
                 Waiting::Expired {
                     deleted,
@@ -117,25 +134,82 @@ impl Group {
         };
         self.builder.push(&record);
         self.changed.insert(record.key.clone(), after);
+        if let Some(mark) = &record.mark {
+            self.marks.insert((mark.client, mark.n), self.records.len());
+        }
         self.records.push((position, record));
+    }
+
+    /// What the frame at hand knows of a request.
+    pub(super) fn look_up(&self, identity: &Identity) -> Known {
+        let id = (identity.id.client, identity.id.n);
+        let record = self.marks.get(&id).map(|at| &self.records[*at].1);
+        match record.and_then(|record| record.mark.as_ref()) {
+            None => Known::New,
+            Some(mark) if mark.digest == identity.digest => Known::First(mark.outcome.clone()),
+            Some(_) => Known::Reused,
+        }
+    }
+
+    /// Takes out what becomes a frame; what comes next is decided without it.
+    pub(super) fn take(&mut self) -> (FrameBuilder, Vec<(Position, Record)>) {
+        self.changed.clear();
+        self.marks.clear();
+        (
+            std::mem::take(&mut self.builder),
+            std::mem::take(&mut self.records),
+        )
     }
 }
 
-/// Says of ops decided on records of a frame that was refused that they were not done, and why.
-///
-/// Refusals among them too: a 404 behind a delete, or a 412 with the ETag of a put, would tell of records that never
-/// were.
-pub(super) fn refuse_all(results: &mut [OpResult], refusal: Option<&Refusal>) {
-    let (code, message) = match refusal {
-        None => return,
-        Some(Refusal::NoSpace(why)) => (
-            ErrorCode::NoSpace,
-            format!("no space left for writes, reads go on: {why}"),
-        ),
-        Some(Refusal::Unfit(why)) => (
-            ErrorCode::StorageFailed,
-            format!("the log does not take these writes, nothing was stored: {why}"),
-        ),
-    };
-    results.fill(OpResult::refused(code, message, Some(Applied::No)));
+impl Answers {
+    /// Room for so many.
+    pub(super) fn with_capacity(count: usize) -> Self {
+        Self {
+            results: Vec::with_capacity(count),
+            settled: 0,
+            standing: Vec::new(),
+        }
+    }
+
+    /// Adds the next.
+    pub(super) fn push(&mut self, result: OpResult, rests: Rests) {
+        if rests == Rests::OnDurable {
+            self.standing.push(self.results.len());
+        }
+        self.results.push(result);
+    }
+
+    /// From here on all so far stand, but if the frame was refused they say so.
+    ///
+    /// Refusals among them too: a 404 behind a delete, or a 412 with the ETag of a put, would tell of records that
+    /// never were.
+    pub(super) fn settle(&mut self, refusal: Option<&Refusal>) {
+        if let Some(refusal) = refusal {
+            for (at, result) in self.results.iter_mut().enumerate().skip(self.settled) {
+                if self.standing.binary_search(&at).is_err() {
+                    *result = refusal.to_result();
+                }
+            }
+        }
+        self.settled = self.results.len();
+        self.standing.clear();
+    }
+}
+
+impl Refusal {
+    /// Says of an op decided on records of a frame that was refused that it was not done, and why.
+    pub(super) fn to_result(&self) -> OpResult {
+        let (code, message) = match self {
+            Self::NoSpace(why) => (
+                ErrorCode::NoSpace,
+                format!("no space left for writes, reads go on: {why}"),
+            ),
+            Self::Unfit(why) => (
+                ErrorCode::StorageFailed,
+                format!("the log does not take these writes, nothing was stored: {why}"),
+            ),
+        };
+        OpResult::refused(code, message, Some(Applied::No))
+    }
 }

@@ -4,6 +4,9 @@
 //! is decided already, appends one frame, syncs once, makes the frame visible, and then answers. While it syncs,
 //! the next group gathers; no timer delays a lone write. On a replica it appends the primary's frames as they are.
 //!
+//! A write that carries a request id is done once: what it did goes into its record, is remembered while this node
+//! reigns and read back when the next reign begins, here or elsewhere. A repeat is answered with it.
+//!
 //! Invariant: no answer of a group that holds a record leaves before that record is synced. If the sync fails, all
 //! of the group are unknown, nothing is published, and the thread ends: the node then exits.
 //!
@@ -13,7 +16,10 @@
 mod command;
 mod decide;
 mod group;
+mod identity;
+mod remembered;
 mod thread;
+mod writes;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +46,7 @@ pub use command::{AppendError, WriteOp};
 pub use thread::CommitStats;
 
 use command::Command;
+use remembered::Remembered;
 use thread::{Committer, Failed, Shared};
 
 use crate::{clock::ShardClock, log::LogWriter, store::Store};
@@ -89,6 +96,8 @@ pub fn start(parts: CommitParts) -> std::io::Result<(Commit, CommitThread)> {
         max_frame_bytes: parts.max_frame_bytes,
         shared: Arc::clone(&shared),
         epoch: 0,
+        remembered: Remembered::default(),
+        scratch: Vec::new(),
     };
     let on_failure = parts.on_failure;
     let thread = std::thread::Builder::new()

@@ -13,8 +13,6 @@ use kvclient::{
     position::{Epoch, Position},
     wire::{
         MAX_BATCH_OPS,
-        batch::{Op, OpResult},
-        error::{Applied, ErrorCode},
         log::{Effect, Frame, Link, Record},
     },
 };
@@ -22,18 +20,21 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    command::{AppendError, Command, WriteOp},
-    decide,
-    group::{Group, Refusal, Waiting, refuse_all},
+    command::{AppendError, Command},
+    group::{Group, Refusal, Waiting},
+    remembered::Remembered,
 };
 use crate::{
     clock::ShardClock,
     log::{LogError, LogWriter},
-    store::{Entry, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// Bounds of the buckets for append and sync: 50 us, each twice the one before, 16 of them, up to 1.6 s.
 const SYNC_SECONDS: (f64, f64, u16) = (50e-6, 2.0, 16);
+
+/// Remembered requests that are read at once when a reign begins.
+const RECALL_PAGE: usize = 4_096;
 
 /// Counts of the commit thread, for metrics.
 #[derive(Debug)]
@@ -78,6 +79,10 @@ pub(super) struct Committer {
     pub(super) max_frame_bytes: usize,
     pub(super) shared: Arc<Shared>,
     pub(super) epoch: Epoch,
+    /// Of this reign; whatever it says while another node reigns is not asked for.
+    pub(super) remembered: Remembered,
+    /// Where outcomes are encoded, kept so that it is not allocated for each.
+    pub(super) scratch: Vec<u8>,
 }
 
 impl Committer {
@@ -103,6 +108,7 @@ impl Committer {
         commands: &mut mpsc::Receiver<Command>,
     ) -> Result<Option<Command>, Failed> {
         let mut group = Group::new(self.clock.now_ms());
+        self.remembered.forget_idle(group.time_ms);
         let mut ops = 0;
         let mut next = Some(first);
         while let Some(command) = next.take() {
@@ -141,106 +147,6 @@ impl Committer {
         }
         self.close(&mut group)?;
         Ok(None)
-    }
-
-    fn decide_writes(
-        &mut self,
-        group: &mut Group,
-        writes: Vec<WriteOp>,
-        reply: oneshot::Sender<Vec<OpResult>>,
-    ) -> Result<(), Failed> {
-        let mut results = Vec::with_capacity(writes.len());
-        // A batch may fill more than one frame. Results share the fate of the frame whose records they may rest on:
-        // those since its first record.
-        let mut settled = 0;
-        for write in writes {
-            let record_bytes = at_most_record_bytes(&write.op);
-            if !self.fits(group, record_bytes) {
-                let refusal = self.close(group)?;
-                refuse_all(&mut results[settled..], refusal.as_ref());
-                settled = results.len();
-            }
-            // Even alone in a frame.
-            results.push(match self.fits(group, record_bytes) {
-                true => self.decide_one(group, &write)?,
-                false => self.larger_than_a_frame(record_bytes),
-            });
-            if group.builder.is_empty() {
-                settled = results.len();
-            }
-        }
-        group.waiting.push(Waiting::Writes {
-            results,
-            settled,
-            reply,
-        });
-        Ok(())
-    }
-
-    fn fits(&self, group: &Group, record_bytes: usize) -> bool {
-        group.builder.frame_bytes() + record_bytes <= self.max_frame_bytes
-    }
-
-    fn larger_than_a_frame(&self, record_bytes: usize) -> OpResult {
-        let message = format!(
-            "the entry takes up to {record_bytes} bytes in the log, and a frame of this node's has at most {} \
-             (--max-value-size, --log-segment-size); nothing was written",
-            self.max_frame_bytes
-        );
-        OpResult::refused(ErrorCode::TooLarge, message, Some(Applied::No))
-    }
-
-    fn decide_one(&self, group: &mut Group, write: &WriteOp) -> Result<OpResult, Failed> {
-        if !self.shared.reigns.load(Ordering::Acquire) {
-            let message = "this node does not take writes now; /readyz says why";
-            return Ok(OpResult::refused(
-                ErrorCode::NotReady,
-                message,
-                Some(Applied::No),
-            ));
-        }
-        if write
-            .deadline
-            .is_some_and(|deadline| deadline <= Instant::now())
-        {
-            let message = "the request's time was over before its turn came; nothing was written";
-            return Ok(OpResult::refused(
-                ErrorCode::DeadlineExceeded,
-                message,
-                Some(Applied::No),
-            ));
-        }
-        let key = write.op.key.to_bytes();
-        let current = match decide::needs_current(&write.op) {
-            false => None,
-            true => match self.current(group, &key) {
-                Ok(current) => current,
-                Err(error) => return refuse_read(error),
-            },
-        };
-        let next = self.next_position(group);
-        let decision = decide::decide(&write.op, current.as_ref(), group.time_ms, next);
-        if let Some(effect) = decision.effect {
-            group.push(next, Record::new(key, effect), current);
-        }
-        Ok(decision.result)
-    }
-
-    /// The live entry as the group leaves it so far.
-    fn current(&self, group: &Group, key: &Bytes) -> Result<Option<Entry>, StoreError> {
-        let entry = match group.changed.get(key) {
-            Some(changed) => changed.clone(),
-            None => self.store.get(key)?,
-        };
-        Ok(entry.filter(|entry| !entry.is_expired(group.time_ms)))
-    }
-
-    fn next_position(&self, group: &Group) -> Position {
-        let end = self.log.end().position;
-        Position {
-            epoch: self.epoch,
-            seq: end.seq + 1 + u64::from(group.builder.count()),
-        }
     }
 
     fn decide_expired(
@@ -293,6 +199,11 @@ impl Committer {
         reply: oneshot::Sender<Result<(), AppendError>>,
     ) -> Result<(), Failed> {
         self.close(group)?;
+        // Nobody else writes, so nothing is added between this and the reign's first record.
+        if let Err(refusal) = self.recall_requests()? {
+            let _ = reply.send(Err(refusal));
+            return Ok(());
+        }
         let before = std::mem::replace(&mut self.epoch, epoch);
         group.push(self.next_position(group), start, None);
         let outcome = match self.commit_records(group)? {
@@ -309,8 +220,31 @@ impl Committer {
         Ok(())
     }
 
+    /// Fills the index of requests from the store.
+    fn recall_requests(&mut self) -> Result<Result<(), AppendError>, Failed> {
+        let mut remembered = Remembered::default();
+        let mut after = None;
+        loop {
+            let page = match self.store.requests(after, RECALL_PAGE) {
+                Ok(page) => page,
+                Err(error @ (StoreError::Refused(_) | StoreError::Fatal(_))) => {
+                    return Err(Failed(format!("LMDB cannot be read: {error}")));
+                }
+                Err(error) => return Ok(Err(AppendError::Unreadable(error.to_string()))),
+            };
+            let Some(last) = page.last() else {
+                self.remembered = remembered;
+                return Ok(Ok(()));
+            };
+            after = Some(last.id());
+            for request in page {
+                remembered.keep(request.mark, request.position.seq, request.time_ms);
+            }
+        }
+    }
+
     /// Commits what the group holds and sends all answers that wait for it.
-    fn close(&mut self, group: &mut Group) -> Result<Option<Refusal>, Failed> {
+    pub(super) fn close(&mut self, group: &mut Group) -> Result<Option<Refusal>, Failed> {
         let refusal = self.commit_records(group)?;
         group.answer(refusal.as_ref());
         Ok(refusal)
@@ -318,9 +252,7 @@ impl Committer {
 
     /// Appends the group's records as one frame, syncs, publishes. Answers are left to the caller.
     fn commit_records(&mut self, group: &mut Group) -> Result<Option<Refusal>, Failed> {
-        group.changed.clear();
-        let records = std::mem::take(&mut group.records);
-        let builder = std::mem::take(&mut group.builder);
+        let (builder, records) = group.take();
         if builder.is_empty() {
             return Ok(None);
         }
@@ -331,7 +263,13 @@ impl Committer {
         if let Some(refusal) = self.sync(std::slice::from_ref(&frame))? {
             return Ok(Some(refusal));
         }
-        self.publish(frame.header.link(), frame.header.time_ms, &records)?;
+        let time_ms = frame.header.time_ms;
+        self.publish(frame.header.link(), time_ms, &records)?;
+        for (position, record) in records {
+            if let Some(mark) = record.mark {
+                self.remembered.keep(mark, position.seq, time_ms);
+            }
+        }
         group.time_ms = self.clock.now_ms();
         Ok(None)
     }
@@ -411,26 +349,4 @@ impl Committer {
 }
 
 /// More bytes than a record's header, expiry and mark take, see [`kvclient::wire::log`].
-const RECORD_OVERHEAD_BYTES: usize = 128;
-
-/// Length of the record of an op is at most this.
-fn at_most_record_bytes(op: &Op) -> usize {
-    op.weight_bytes() + RECORD_OVERHEAD_BYTES
-}
-
-/// The current entry cannot be read: the op is refused, or the node has to stop.
-fn refuse_read(error: StoreError) -> Result<OpResult, Failed> {
-    let code = match &error {
-        StoreError::Damaged { .. } => ErrorCode::Damaged,
-        StoreError::Busy => ErrorCode::Overloaded,
-        StoreError::Full(_) => ErrorCode::NoSpace,
-        StoreError::Refused(_) | StoreError::Fatal(_) => {
-            return Err(Failed(format!("LMDB cannot be read: {error}")));
-        }
-    };
-    Ok(OpResult::refused(
-        code,
-        error.to_string(),
-        Some(Applied::No),
-    ))
-}
+pub(super) const RECORD_OVERHEAD_BYTES: usize = 128;

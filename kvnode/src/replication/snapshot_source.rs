@@ -284,7 +284,7 @@ mod tests {
             ttl_ms: None,
         };
         let op = Op::new(Key::new(nth.to_string()).unwrap(), action);
-        WriteOp { op, deadline: None }
+        WriteOp::new(op, None)
     }
 
     /// A receiver that stayed connected and read nothing kept the thread, its hold, and so the log, for ever.

@@ -96,6 +96,8 @@ pub(super) struct State {
     pub(super) closing: bool,
     pub(super) checkpoints: VecDeque<Checkpoint>,
     pub(super) flushes: u64,
+    /// The client at which the next flush goes on to look for requests to forget.
+    pub(super) sweep_from: u128,
 }
 
 /// Everything shared.
@@ -136,6 +138,7 @@ impl Core {
                 closing: false,
                 checkpoints: VecDeque::new(),
                 flushes: 0,
+                sweep_from: 0,
             }),
             changed: Condvar::new(),
             damaged_reads: AtomicU64::new(0),

@@ -1,7 +1,7 @@
 //! The flush thread: the only one that writes to LMDB while a store is open.
 //!
 //! It takes the frozen memtable, sorted by key, and puts it into LMDB in one transaction with everything that belongs
-//! to it: expiry rows, remembered requests, `applied`, lineage, floor, sums. After the commit it drops the memtable.
+//! to it: expiry rows, remembered requests (and the next few that are forgotten), `applied`, lineage, floor, sums. After the commit it drops the memtable.
 //! The transaction begins and ends in one function on this thread.
 //!
 //! No room is no failure: the transaction is aborted, the memtable stays, and the flush is tried again each second.
@@ -25,11 +25,18 @@ use super::{
     error::StoreError,
     memtable::{Content, Memtable},
     meta::Meta,
+    sweep::Sweep,
     writer::Writer,
 };
 
 /// How long the thread waits before it looks for room again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// What one transaction leaves behind.
+struct Written {
+    meta: Meta,
+    sweep_from: u128,
+}
 
 /// What the thread has to do.
 enum Job {
@@ -60,10 +67,10 @@ impl Core {
                 continue;
             };
             let meta = Arc::clone(&state.meta);
-            let floor = state.floor_wanted;
+            let (floor, sweep_from) = (state.floor_wanted, state.sweep_from);
             drop(state);
             let written = self
-                .write(&job, &meta, floor)
+                .write(&job, &meta, floor, sweep_from)
                 .map_err(|error| self.env.judge_failure(error));
             self.settle(&job, written)?;
             // Freeing a memtable takes a while: not under the lock that the commit thread needs.
@@ -81,7 +88,13 @@ impl Core {
     }
 
     /// One transaction: begins and commits, or leaves everything as it was.
-    fn write(&self, job: &Job, before: &Meta, floor: Option<Position>) -> Result<Meta, StoreError> {
+    fn write(
+        &self,
+        job: &Job,
+        before: &Meta,
+        floor: Option<Position>,
+        mut sweep_from: u128,
+    ) -> Result<Written, StoreError> {
         let mut meta = before.clone();
         let visible = self.visible();
         meta.durable_floor = meta
@@ -93,17 +106,22 @@ impl Core {
             let content = memtable.read();
             advance(&mut meta, &content)?;
             Writer::new(&self.env, &mut txn, &mut meta.sums).write(&content)?;
+            let brought = content.request_count();
+            sweep_from = Sweep::new(&self.env, &mut txn, meta.time_ms, brought).run(sweep_from)?;
         }
         meta.write(&self.env, &mut txn)?;
         txn.commit()?;
-        Ok(meta)
+        Ok(Written { meta, sweep_from })
     }
 
     /// Tells everybody what became of it.
-    fn settle(&self, job: &Job, written: Result<Meta, StoreError>) -> Result<(), StoreError> {
+    fn settle(&self, job: &Job, written: Result<Written, StoreError>) -> Result<(), StoreError> {
         let mut state = self.lock();
         match written {
-            Ok(meta) => self.accept(&mut state, job, meta),
+            Ok(written) => {
+                state.sweep_from = written.sweep_from;
+                self.accept(&mut state, job, written.meta);
+            }
             Err(StoreError::Full(why)) => {
                 tracing::warn!(why, "no room to flush; reads go on, writes are refused");
                 state.no_room = Some(why);

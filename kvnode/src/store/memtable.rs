@@ -17,7 +17,7 @@ use kvclient::{
 
 use super::{
     effect::{self, Slot},
-    requests::Request,
+    requests::{Request, kept_from},
 };
 
 /// What an entry costs beside its key and value: its place in a tree whose nodes are not full, and two allocations.
@@ -120,10 +120,20 @@ impl Content {
         }
     }
 
-    /// Adds a remembered request.
+    /// Adds a remembered request and drops those that its client no longer waits for: of a client that names a floor
+    /// with each write only what is under way now is held here, and flushed.
     pub(super) fn remember(&mut self, request: Request) {
-        self.bytes += request.mark.outcome.len() + ENTRY_OVERHEAD_BYTES;
-        self.requests.insert(request.id(), request);
+        let (client, _) = request.id();
+        let floor = kept_from(&request.mark);
+        self.bytes += request_bytes(&request);
+        if let Some(replaced) = self.requests.insert(request.id(), request) {
+            self.bytes -= request_bytes(&replaced);
+        }
+        while let Some((&id, _)) = self.requests.range((client, 0)..(client, floor)).next() {
+            if let Some(forgotten) = self.requests.remove(&id) {
+                self.bytes -= request_bytes(&forgotten);
+            }
+        }
     }
 
     /// Where its newest frame ends and that frame's time; `None`: it has taken none.
@@ -172,14 +182,25 @@ impl Content {
             .map(|(_, request)| request)
     }
 
+    /// How many requests it holds.
+    pub(super) fn request_count(&self) -> usize {
+        self.requests.len()
+    }
+
     /// The reigns that began in it.
     pub(super) fn reigns(&self) -> &[Reign] {
         &self.reigns
     }
 }
 
+fn request_bytes(request: &Request) -> usize {
+    request.mark.outcome.len() + ENTRY_OVERHEAD_BYTES
+}
+
 #[cfg(test)]
 mod tests {
+    use kvclient::wire::log::RequestMark;
+
     use super::*;
     use crate::store::tables::Entry;
 
@@ -207,5 +228,29 @@ mod tests {
         );
         let due: Vec<_> = content.due(u64::MAX).map(|(at, _)| at).collect();
         assert_eq!(due, [(45, 3)]);
+    }
+
+    #[test]
+    fn of_a_client_with_a_floor_only_what_it_waits_for_is_held() {
+        let request = |client, n, floor| Request {
+            mark: RequestMark {
+                client,
+                n,
+                floor,
+                digest: 0,
+                outcome: Bytes::from_static(b"ok"),
+            },
+            position: Position::new(1, n),
+            time_ms: 0,
+        };
+        let mut content = Content::default();
+        content.remember(request(1, 1, 0));
+        let one = content.bytes();
+        for n in 1..=3_000 {
+            content.remember(request(2, n, n.saturating_sub(9)));
+            content.remember(request(3, n, 0));
+        }
+        assert_eq!(content.request_count(), 1 + 10 + 1_024);
+        assert_eq!(content.bytes(), one * content.request_count());
     }
 }

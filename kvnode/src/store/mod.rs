@@ -25,6 +25,7 @@ mod requests;
 mod scan;
 mod staging;
 mod sums;
+mod sweep;
 mod tables;
 mod verify;
 mod writer;
@@ -48,7 +49,7 @@ pub use self::{
     core::{Checkpoint, StoreOptions},
     error::StoreError,
     meta::{Meta, STORE_FORMAT},
-    requests::{Request, RequestId},
+    requests::{IDLE_MS, MAX_REQUESTS, Request, RequestId, kept_from},
     scan::{ScanContent, ScanLimits, ScanPage, ScanRange},
     staging::Staging,
     sums::{RangeSum, Sums},

@@ -8,11 +8,13 @@
 //!      0     4  epoch     position of the record that the request made
 //!      4     8  seq
 //!     12     8  time_ms   shard time of that record's frame, Unix milliseconds
-//!     20     8  floor     the lowest n the client still waited for; 0: it did not say
+//!     20     8  floor     the lowest n that is not forgotten; 0: the client did not say, see `kept_from`
 //!     28     8  digest    xxh3-64 of the encoded op
 //!     36     4  crc       CRC32C of the row's key, bytes 0..36 and the outcome
 //!     40     -  outcome   the encoded answer
 //! ```
+//!
+//! How long they are remembered is said here once, for the commit thread, memtables and the table alike.
 
 use bytes::Bytes;
 use kvclient::{
@@ -24,6 +26,24 @@ use super::tables::{Problem, crc_of, u32_at, u64_at};
 
 const HEADER_BYTES: usize = 40;
 const CRC_AT: usize = 36;
+
+/// Requests of one client that are kept if it names no floor.
+const KEPT_REQUESTS: u64 = 1_024;
+
+/// A client that made no record for so long is forgotten, in milliseconds of shard time.
+pub const IDLE_MS: u64 = 600_000;
+
+/// Requests of all clients that are kept; above it the oldest go. With 40 bytes of outcome each they take a quarter
+/// of a gigabyte in memory and a tenth on disk.
+pub const MAX_REQUESTS: usize = 1_000_000;
+
+/// The lowest n of its client that is still remembered beside this one.
+pub fn kept_from(mark: &RequestMark) -> u64 {
+    match mark.floor {
+        0 => mark.n.saturating_sub(KEPT_REQUESTS - 1),
+        floor => floor,
+    }
+}
 
 /// Identity of a request: client, then its n.
 pub type RequestId = (u128, u64);
@@ -54,6 +74,13 @@ pub(super) fn request_key(client: u128, n: u64) -> [u8; 24] {
     key
 }
 
+/// Reads what [`request_key`] wrote; `None` if it is shorter.
+pub(super) fn parse_request_key(key: &[u8]) -> Option<RequestId> {
+    let (client, n) = key.split_first_chunk::<16>()?;
+    let n = n.first_chunk::<8>()?;
+    Some((u128::from_be_bytes(*client), u64::from_be_bytes(*n)))
+}
+
 /// The row of a request.
 pub(super) fn encode_request(request: &Request) -> Vec<u8> {
     let mark = &request.mark;
@@ -71,10 +98,7 @@ pub(super) fn encode_request(request: &Request) -> Vec<u8> {
 
 /// Reads what [`encode_request`] wrote under [`request_key`].
 pub(super) fn decode_request(key: &[u8], row: &[u8]) -> Result<Request, Problem> {
-    let (client, n) = key
-        .split_first_chunk::<16>()
-        .and_then(|(client, n)| Some((*client, *n.first_chunk::<8>()?)))
-        .ok_or("its key is too short")?;
+    let (client, n) = parse_request_key(key).ok_or("its key is too short")?;
     let (head, outcome) = row
         .split_at_checked(HEADER_BYTES)
         .ok_or("it is shorter than its header")?;
@@ -83,8 +107,8 @@ pub(super) fn decode_request(key: &[u8], row: &[u8]) -> Result<Request, Problem>
     }
     Ok(Request {
         mark: RequestMark {
-            client: u128::from_be_bytes(client),
-            n: u64::from_be_bytes(n),
+            client,
+            n,
             floor: u64_at(head, 20),
             digest: u64_at(head, 28),
             outcome: Bytes::copy_from_slice(outcome),

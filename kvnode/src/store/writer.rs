@@ -11,13 +11,10 @@ use super::{
     env::Env,
     error::StoreError,
     memtable::Content,
-    requests::{Request, encode_request, request_key},
+    requests::{Request, encode_request, kept_from, request_key},
     sums::Sums,
     tables::{Entry, StoredEntry, encode_entry, entry_hash, expiry_key},
 };
-
-/// Requests of one client that are kept when it names no floor.
-const KEPT_REQUESTS: u64 = 1_024;
 
 /// A write transaction with what changes along with its entries.
 pub(super) struct Writer<'a, 'e> {
@@ -129,11 +126,7 @@ impl<'a, 'e> Writer<'a, 'e> {
         let row = encode_request(request);
         let key = request_key(mark.client, mark.n);
         self.env.requests.put(self.txn, &key, &row)?;
-        let floor = match mark.floor {
-            0 => mark.n.saturating_sub(KEPT_REQUESTS - 1),
-            floor => floor,
-        };
-        let forgotten = request_key(mark.client, 0)..request_key(mark.client, floor);
+        let forgotten = request_key(mark.client, 0)..request_key(mark.client, kept_from(mark));
         let forgotten = (
             std::ops::Bound::Included(&forgotten.start[..]),
             std::ops::Bound::Excluded(&forgotten.end[..]),

@@ -11,5 +11,6 @@ mod limits;
 mod put_get;
 mod redirect;
 mod replication;
+mod requests;
 mod start;
 mod support;

@@ -685,11 +685,6 @@ async fn promises_that_this_version_does_not_make_are_refused() {
         ("kv-ack", "1", 501),
         ("kv-ack", "majority", 501),
         ("kv-ack", "most", 400),
-        (
-            "kv-request-id",
-            "00000000-0000-0000-0000-0000000000ff.7",
-            501,
-        ),
         ("kv-request-id", "7", 400),
     ] {
         let answer = node

@@ -162,7 +162,8 @@ impl Op {
         64 + self.key.as_bytes().len() + value
     }
 
-    /// The op's bytes without their length; also what a request id's digest covers.
+    /// The op's bytes without their length. A request id's digest covers those of an op with the same key, action and
+    /// condition and no other terms, since those may differ between a write and its repeat.
     pub fn encode(&self, out: &mut Vec<u8>) {
         use op_field as field;
         let terms = &self.terms;

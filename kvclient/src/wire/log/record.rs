@@ -74,11 +74,13 @@ pub struct RequestMark {
     pub client: u128,
     /// Counts up per client.
     pub n: u64,
-    /// The lowest `n` the client still waits for; 0 if it did not say.
+    /// The lowest `n` that is not forgotten: what the client said, or more if the shard had to forget by itself; 0 if
+    /// neither.
     pub floor: u64,
-    /// xxh3-64 of the encoded op, to notice another op under a known id.
+    /// xxh3-64 of the encoded op (see [`crate::wire::batch::Op::encode`]) or batch, to notice another one under a known
+    /// id.
     pub digest: u64,
-    /// The encoded answer (see [`crate::wire::batch`]).
+    /// The encoded answer (see [`crate::wire::batch`]): a result, or for an atomic batch all of them.
     pub outcome: Bytes,
 }
 

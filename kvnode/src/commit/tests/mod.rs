@@ -1,5 +1,7 @@
 //! Tests of the thread as a whole, over a real log and store.
 
+mod requests;
+
 use std::{path::Path, sync::mpsc};
 
 use kvclient::{
@@ -61,7 +63,7 @@ async fn started_with(dir: &Path, max_frame_bytes: usize) -> Started {
 
 fn op(key: &str, action: Action) -> WriteOp {
     let op = Op::new(Key::new(key.to_owned()).unwrap(), action);
-    WriteOp { op, deadline: None }
+    WriteOp::new(op, None)
 }
 
 fn put(key: &str, value_bytes: usize) -> WriteOp {

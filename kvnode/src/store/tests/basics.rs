@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::store::{StoreError, env::Env};
+use crate::store::{IDLE_MS, RequestId, StoreError, env::Env};
 
 #[test]
 fn what_was_flushed_is_there_after_reopening() {
@@ -318,4 +318,25 @@ fn remembered_requests_are_dropped_below_their_clients_floor() {
     let env = &store.inner.core.env;
     let txn = env.read().unwrap();
     assert_eq!(env.requests.len(&txn).unwrap(), 5 + 2);
+}
+
+#[test]
+fn a_flush_forgets_clients_that_are_idle() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let add = |records, time_ms| {
+        let frame = frame_after(store.visible().seq, records);
+        store.publish(frame.link, time_ms, &frame.records).unwrap();
+    };
+    let clients = |store: &Store| {
+        let requests = store.requests(None, 100).unwrap();
+        requests.into_iter().map(|request| request.id()).collect()
+    };
+    add(vec![marked(put("a", "1", None), 1, 1, 1)], 1_000);
+    add(vec![marked(put("a", "1", None), 2, 1, 1)], 2_000);
+    store.flush().unwrap();
+    add(vec![marked(put("a", "1", None), 3, 1, 1)], 1_001 + IDLE_MS);
+    store.flush().unwrap();
+    let left: Vec<RequestId> = clients(&store);
+    assert_eq!(left, [(2, 1), (3, 1)]);
 }
