@@ -15,16 +15,19 @@ use tokio::time::Instant;
 
 use crate::{
     entry::{
-        Entry, Route, Written, checked, delete_op, entry, put_op, ttl_ms, undecodable, written,
+        Entry, Route, Written, checked, counter, delete_op, entry, put_op, ttl_ms, written,
         written_if_there,
     },
     error::{Error, ErrorKind, Result},
-    execute::Router,
-    intent::{Intent, SharedSession},
+    history::CallHistory,
+    intent::{Intent, Scope, SharedSession},
+    map_changes::MapChanges,
     options::{DeleteOptions, GetOptions, PutOptions},
+    router::Router,
     session::Session,
     shard_map::ShardMap,
     slot::Slot,
+    stats::Stats,
     wire::batch::{Action, Op, OpResult},
 };
 
@@ -41,6 +44,7 @@ use crate::{
 pub struct Client {
     router: Arc<Router>,
     session: SharedSession,
+    history: Option<CallHistory>,
 }
 
 impl Client {
@@ -48,6 +52,7 @@ impl Client {
         Self {
             router: Arc::new(router),
             session: SharedSession::default(),
+            history: None,
         }
     }
 
@@ -154,12 +159,7 @@ impl Client {
     pub async fn incr(&self, key: impl AsRef<[u8]>, delta: i64) -> Result<i64> {
         let key = checked(key.as_ref(), "incr")?;
         let result = self.run(Op::new(key, Action::Incr { delta }), None).await?;
-        let text = result
-            .value
-            .as_deref()
-            .and_then(|value| std::str::from_utf8(value).ok());
-        text.and_then(|text| text.parse().ok())
-            .ok_or_else(|| undecodable("incr", "the new value is not a decimal i64"))
+        counter(&result)
     }
 
     /// Sets how long an entry lives from now on, in whole milliseconds; says whether it was there.
@@ -213,6 +213,12 @@ impl Client {
         self.router.refresher.routes().map().clone()
     }
 
+    /// The map in force, then each newer one as this client adopts it: a stream that never ends by itself and holds
+    /// nothing back. Of several changes between two looks only the last one shows.
+    pub fn map_changes(&self) -> MapChanges {
+        MapChanges::new(self.router.refresher.maps())
+    }
+
     /// Asks nodes for their map now and adopts it if it is newer. Nobody needs to: ops notice a newer map.
     ///
     /// # Errors
@@ -249,8 +255,8 @@ impl Client {
     /// ```
     pub fn with_session(&self, session: Session) -> Self {
         Self {
-            router: self.router.clone(),
             session: Arc::new(session.into()),
+            ..self.clone()
         }
     }
 
@@ -264,6 +270,20 @@ impl Client {
     pub fn merge_session(&self, other: &Session) {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         session.merge(other);
+    }
+
+    /// A client like this one whose ops write down every attempt: which node, why that one, how long, how it ended.
+    /// Shares this client's session and connections.
+    pub fn with_history(&self, history: &CallHistory) -> Self {
+        Self {
+            history: Some(history.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// What this client and its clones have done so far, by node.
+    pub fn stats(&self) -> Stats {
+        self.router.stats()
     }
 
     pub(crate) fn router(&self) -> &Router {
@@ -282,7 +302,12 @@ impl Client {
     }
 
     pub(crate) fn intent(&self, op: &Op, timeout: Option<Duration>) -> Intent<'_> {
-        Intent::new(op, timeout, &self.session, &self.router.options)
+        let scope = Scope {
+            session: &self.session,
+            history: self.history.as_ref(),
+            options: &self.router.options,
+        };
+        Intent::new(op, timeout, scope)
     }
 }
 

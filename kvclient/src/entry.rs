@@ -106,6 +106,14 @@ pub(crate) fn written_if_there(result: OpResult) -> Result<Option<Written>> {
     }
 }
 
+/// What a counter op gives back.
+pub(crate) fn counter(result: &OpResult) -> Result<i64> {
+    let value = result.value.as_deref();
+    let text = value.and_then(|value| std::str::from_utf8(value).ok());
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| undecodable("incr", "the new value is not a decimal i64"))
+}
+
 /// An answer that the protocol does not allow.
 pub(crate) fn undecodable(op: &'static str, problem: &str) -> Error {
     let problem = AttemptError::Undecodable(problem.to_owned());

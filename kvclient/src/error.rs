@@ -226,8 +226,10 @@ impl fmt::Display for ErrorKind {
 pub(crate) enum Advice {
     /// Nothing; the op has failed.
     Stop,
-    /// Ask another node that could answer.
+    /// Ask another node that could answer; when all were asked, all of them again after a pause.
     NextTarget,
+    /// Ask a node that was not asked yet; when all were, the op has failed.
+    OtherTarget,
     /// The map in use is not the nodes': follow the redirect, or plan anew with a newer map.
     Replan,
     /// Wait about this long: the node said that it is too busy.
@@ -235,11 +237,12 @@ pub(crate) enum Advice {
 }
 
 /// How long a node that is too busy is left alone, before jitter. About ten group commits.
-const BUSY: Duration = Duration::from_millis(10);
+pub(crate) const BUSY: Duration = Duration::from_millis(10);
 
 /// Says what to do about a failed attempt and which kind of error it is if nothing can be done.
 ///
-/// Whether a write may be tried again at all is a matter of its outcome and decided by the retry policy.
+/// Whether a write may be tried again at all is a matter of its outcome and decided by the retry policy. A write has
+/// one target, so "next" is the same node again for it, and "other" is none.
 #[deny(clippy::wildcard_enum_match_arm)]
 pub(crate) fn classify(error: &AttemptError) -> (ErrorKind, Advice) {
     match error {
@@ -248,9 +251,10 @@ pub(crate) fn classify(error: &AttemptError) -> (ErrorKind, Advice) {
         | AttemptError::TimedOut
         | AttemptError::Broken(_) => (ErrorKind::Unavailable, Advice::NextTarget),
         AttemptError::Redirected { .. } => (ErrorKind::Misrouted, Advice::Replan),
-        AttemptError::Undecodable(_) => (ErrorKind::Corrupt, Advice::Stop),
-        // The next attempt asks for the value alone.
-        AttemptError::AnswerTooLarge { .. } => (ErrorKind::Corrupt, Advice::NextTarget),
+        // The next attempt asks for the value alone, if this one did not.
+        AttemptError::Undecodable(_) | AttemptError::AnswerTooLarge { .. } => {
+            (ErrorKind::Corrupt, Advice::OtherTarget)
+        }
         AttemptError::Refused(refusal) => classify_refusal(refusal),
     }
 }
@@ -296,7 +300,8 @@ fn classify_refusal(refusal: &Refusal) -> (ErrorKind, Advice) {
         Code::DeadlineExceeded | Code::AckTimeout | Code::RequestIdExpired => {
             (ErrorKind::Unavailable, Advice::Stop)
         }
-        Code::Damaged => (ErrorKind::Corrupt, Advice::Stop),
+        // Another node has a copy of its own.
+        Code::Damaged => (ErrorKind::Corrupt, Advice::OtherTarget),
         Code::NoSpace => (ErrorKind::Full, Advice::Stop),
         Code::Other if refusal.status >= 500 => (ErrorKind::Unavailable, Advice::NextTarget),
         Code::Other => (ErrorKind::Invalid, Advice::Stop),

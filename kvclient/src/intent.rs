@@ -11,9 +11,10 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    coalesce::Ticket,
+    coalesce::{Ticket, Travel},
     error::{Error, ErrorKind},
-    options::ClientOptions,
+    history::CallHistory,
+    options::{ClientOptions, Identity},
     plan::Plan,
     policy::{Consistency, OpKind},
     position::Position,
@@ -22,7 +23,7 @@ use crate::{
     slot::Slot,
     wire::{
         MAX_WAIT_MS,
-        batch::{Action, Op, OpResult},
+        batch::{Action, Op, OpResult, RequestId},
     },
 };
 
@@ -31,6 +32,14 @@ const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// A session that ops of several tasks advance. Std lock: never held over an await.
 pub(crate) type SharedSession = Arc<Mutex<Session>>;
+
+/// Whose op it is: what a client gives to each of its ops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    pub(crate) session: &'a SharedSession,
+    pub(crate) history: Option<&'a CallHistory>,
+    pub(crate) options: &'a ClientOptions,
+}
 
 /// An op's constant part.
 #[derive(Debug)]
@@ -43,31 +52,36 @@ pub(crate) struct Intent<'a> {
     consistency: Consistency,
     /// The only node to ask.
     node: Option<Address>,
-    session: &'a SharedSession,
-    options: &'a ClientOptions,
+    /// All ops of an atomic batch.
+    atomic: Option<Arc<[Op]>>,
+    scope: Scope<'a>,
 }
 
 impl<'a> Intent<'a> {
     /// An op with the client's own settings.
-    pub(crate) fn new(
-        op: &Op,
-        timeout: Option<Duration>,
-        session: &'a SharedSession,
-        options: &'a ClientOptions,
-    ) -> Self {
+    pub(crate) fn new(op: &Op, timeout: Option<Duration>, scope: Scope<'a>) -> Self {
+        let timeout = timeout.unwrap_or(scope.options.timeout).min(LONGEST);
         Self {
-            kind: match op.action.is_write() {
-                true => OpKind::Write,
-                false => OpKind::Read,
-            },
+            kind: kind(&op.action, scope.options),
             slot: Slot::of(&op.key),
-            deadline: Instant::now() + timeout.unwrap_or(options.timeout).min(LONGEST),
+            deadline: Instant::now() + timeout,
             name: name(&op.action),
-            consistency: options.consistency,
+            consistency: scope.options.consistency,
             node: None,
-            session,
-            options,
+            atomic: None,
+            scope,
         }
+    }
+
+    /// Ops that are done together or not at all; the first stands for all.
+    pub(crate) fn atomic(mut self, ops: Arc<[Op]>) -> Self {
+        self.kind = match self.scope.options.identity {
+            Identity::Sent => OpKind::RepeatableWrite,
+            Identity::Omitted => OpKind::Write,
+        };
+        self.name = "atomic batch";
+        self.atomic = Some(ops);
+        self
     }
 
     /// Sets how new a read must be, and which node must answer it.
@@ -99,27 +113,41 @@ impl<'a> Intent<'a> {
         })
     }
 
-    /// The ticket of the next attempt.
-    pub(crate) fn ticket(&self, mut op: Op, shard_idx: u16) -> Arc<Ticket> {
+    /// The ticket of the next attempt, which travels alone or not, under an id or not.
+    pub(crate) fn ticket(
+        &self,
+        mut op: Op,
+        shard_idx: u16,
+        id: Option<RequestId>,
+        travel: Travel,
+    ) -> Arc<Ticket> {
         let now = Instant::now();
         let time_left = self.deadline - now;
         op.terms.time_left_ms = Some(millis(time_left).max(1));
-        let until = match self.kind {
-            OpKind::Read => {
-                self.set_read_terms(&mut op, shard_idx, time_left);
-                self.deadline.min(now + self.options.attempt_timeout)
-            }
-            // Once sent, a write cannot be tried elsewhere: it gets all the time there is.
-            OpKind::Write => self.deadline,
+        op.terms.request_id = id;
+        if self.kind == OpKind::Read {
+            self.set_read_terms(&mut op, shard_idx, time_left);
+        }
+        let atomic = self.atomic.as_ref().map(|ops| {
+            let first = std::iter::once(op.clone());
+            first.chain(ops[1..].iter().cloned()).collect()
+        });
+        let limit = match (self.kind, travel) {
+            // A large value takes as long as it takes.
+            (_, Travel::Alone) => LONGEST,
+            (OpKind::Read, Travel::Together) => self.scope.options.attempt_timeout,
+            (OpKind::RepeatableWrite, Travel::Together) => self.scope.options.write_attempt_timeout,
+            // Once sent, it cannot be tried again: it gets all the time there is.
+            (OpKind::Write, Travel::Together) => LONGEST,
         };
-        Ticket::new(op, until)
+        Ticket::new(op, atomic, now, self.deadline.min(now + limit))
     }
 
     fn set_read_terms(&self, op: &mut Op, shard_idx: u16, time_left: Duration) {
         match self.consistency {
             Consistency::ReadYourWrites => {
                 let longest = Duration::from_millis(MAX_WAIT_MS).min(time_left);
-                let wait_ms = millis(self.options.catch_up_wait.min(longest));
+                let wait_ms = millis(self.scope.options.catch_up_wait.min(longest));
                 op.terms.min_position = self.lock_session().position(shard_idx);
                 op.terms.wait_ms = op.terms.min_position.map(|_| wait_ms);
             }
@@ -128,12 +156,35 @@ impl<'a> Intent<'a> {
         }
     }
 
+    /// Whether a replica may be too far behind for this read.
+    pub(crate) fn wants_level(&self) -> bool {
+        match self.consistency {
+            Consistency::ReadYourWrites | Consistency::MaxLag(_) => true,
+            Consistency::Eventual | Consistency::Primary => false,
+        }
+    }
+
+    /// Whether it is a read with a bound on its node's lag.
+    pub(crate) fn bounds_lag(&self) -> bool {
+        self.kind == OpKind::Read && matches!(self.consistency, Consistency::MaxLag(_))
+    }
+
+    /// Where attempts are written down, if anywhere.
+    pub(crate) fn history(&self) -> Option<&'a CallHistory> {
+        self.scope.history
+    }
+
+    /// The op: `get`, `put`, ...
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Lets the session advance by what an answer shows.
     pub(crate) fn saw(&self, shard_idx: u16, result: &OpResult) {
         // A write was made at its position. A hit shows an entry as old as its tag; a miss shows that nothing is
         // there up to the node's position.
         let seen = match self.kind {
-            OpKind::Write => result.position.or(result.etag),
+            OpKind::Write | OpKind::RepeatableWrite => result.position.or(result.etag),
             OpKind::Read => result.etag.or(result.position),
         };
         if let Some(position) = seen {
@@ -152,7 +203,18 @@ impl<'a> Intent<'a> {
     }
 
     fn lock_session(&self) -> MutexGuard<'_, Session> {
-        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+        self.scope
+            .session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn kind(action: &Action, options: &ClientOptions) -> OpKind {
+    match (action.is_write(), options.identity) {
+        (false, _) => OpKind::Read,
+        (true, Identity::Sent) => OpKind::RepeatableWrite,
+        (true, Identity::Omitted) => OpKind::Write,
     }
 }
 

@@ -82,28 +82,39 @@ pub mod shard_map;
 pub mod slot;
 pub mod wire;
 
+mod atomic;
 mod builder;
 mod client;
 mod coalesce;
 mod entry;
 mod execute;
+mod history;
 mod intent;
 mod many;
+mod map_changes;
 mod options;
 mod plan;
 mod refresh;
+mod request_ids;
+mod router;
 mod routes;
+mod stats;
 
 pub use crate::{
+    atomic::{AtomicBatch, Done},
     attempt::Outcome,
     builder::ClientBuilder,
     client::Client,
+    coalesce::Percentiles,
     entry::{Entry, Route, Written},
     error::{Error, ErrorKind, Result},
+    history::{Attempt, CallHistory, Why},
     key::Key,
+    map_changes::MapChanges,
     options::{DeleteOptions, GetOptions, PutOptions},
     policy::Consistency,
     position::Position,
     session::Session,
     shard_map::{Address, ShardMap},
+    stats::{NodeStats, Stats},
 };

@@ -192,6 +192,44 @@ impl NodeClient {
         })
     }
 
+    /// Does ops on keys of one slot together or not at all: `POST /batch?atomic`. The result's value is the body with
+    /// one result per op, see [`batch::decode_results`]; a request id stands on the first op and is that of all.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: there are no results. A refusal holds for all of the ops.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection; the ops may have been sent.
+    pub async fn atomic(
+        &self,
+        address: &Address,
+        ops: &[Op],
+        timeout: Duration,
+    ) -> Result<OpResult, AttemptError> {
+        let uri = format!("{}?atomic", route::BATCH);
+        let mut request = self.request(Method::POST, address, &uri)?;
+        let frames = HeaderValue::from_static(content_type::FRAMES);
+        request.headers_mut().insert(CONTENT_TYPE, frames);
+        *request.body_mut() = Some(Body::from(batch::encode_ops(ops.iter())));
+        let answer = self.exchange(request, timeout, BATCH_ANSWER_BYTES).await?;
+        if answer.status != 200 {
+            return Err(answer.refusal());
+        }
+        let results = batch::decode_results(answer.body.clone())
+            .map_err(|error| AttemptError::Undecodable(error.to_string()))?;
+        if results.len() != ops.len() {
+            let problem = format!("{} results for {} ops", results.len(), ops.len());
+            return Err(AttemptError::Undecodable(problem));
+        }
+        Ok(OpResult {
+            status: 200,
+            applied: Some(Applied::Yes),
+            position: results.iter().filter_map(|result| result.position).max(),
+            value: Some(answer.body),
+            ..OpResult::default()
+        })
+    }
+
     /// Asks for the map in force: `GET /cluster/map`. `None` if it is the one named by `if_none_match` (an
     /// identity, `version-hash`).
     ///
@@ -303,7 +341,7 @@ impl NodeClient {
 
     /// Stores one value alone: `PUT /kv/{key}`. For values that would delay the other ops of a batch.
     ///
-    /// Takes the op's condition, ttl and ack; a request id needs a batch.
+    /// Takes the op's condition, ttl, ack and request id.
     ///
     /// # Errors
     /// [`AttemptError`]: there is no result; a refusal by the node is a result.
@@ -520,6 +558,10 @@ fn write_headers(op: &Op) -> Vec<(&'static str, String)> {
             Ack::All => "all".to_owned(),
         };
         (header::ACK, text)
+    }));
+    headers.extend(op.terms.request_id.map(|id| {
+        let text = format!("{:032x}.{};floor={}", id.client, id.n, id.floor);
+        (header::REQUEST_ID, text)
     }));
     headers
 }

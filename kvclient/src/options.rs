@@ -3,11 +3,11 @@
 //! [`ClientOptions`] holds what is set once per client; the others what is set per op. All have public setters
 //! that can be chained, and private fields, so that a knob can be added without breaking a caller.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     node_client::NodeClientOptions,
-    policy::Consistency,
+    policy::{Consistency, LeastBusy, ReadPolicy},
     position::Position,
     shard_map::Address,
     wire::{MAX_BATCH_OPS, batch::Condition},
@@ -20,6 +20,8 @@ pub(crate) struct ClientOptions {
     pub(crate) timeout: Duration,
     /// Longest time one attempt of a read may take before another node is asked.
     pub(crate) attempt_timeout: Duration,
+    /// Longest time one attempt of a write may take before it is repeated under its request id.
+    pub(crate) write_attempt_timeout: Duration,
     /// Consistency of reads that do not say.
     pub(crate) consistency: Consistency,
     /// How long a node may wait to reach a session's position before it answers "behind".
@@ -32,6 +34,12 @@ pub(crate) struct ClientOptions {
     pub(crate) refresh_interval: Duration,
     /// Longest wait for one node's map.
     pub(crate) refresh_timeout: Duration,
+    /// Which node answers a read, among those that may.
+    pub(crate) read_policy: Arc<dyn ReadPolicy>,
+    /// Zone whose nodes are asked first.
+    pub(crate) zone: Option<String>,
+    pub(crate) hedging: Hedging,
+    pub(crate) identity: Identity,
     /// How ops are batched.
     pub(crate) lanes: LaneOptions,
     /// How nodes are reached.
@@ -43,20 +51,41 @@ impl Default for ClientOptions {
         Self {
             // A node restarts in less, so a rolling restart is a pause and not an error.
             timeout: Duration::from_secs(5),
-            // Two nodes can be tried and given up within the deadline, and a third still answers.
-            attempt_timeout: Duration::from_secs(2),
+            // A node that answers nothing costs a read half a second, once; one that is merely busy answers sooner.
+            attempt_timeout: Duration::from_millis(500),
+            // Longer than a slow sync, and a write is sent twice more before its time is over.
+            write_attempt_timeout: Duration::from_millis(1_500),
             consistency: Consistency::ReadYourWrites,
-            // A replica is a few ms behind; one that needs more is better left for another node.
-            catch_up_wait: Duration::from_millis(50),
+            // A replica is a few ms behind; one that needs more is better left for another node. Reads that came with
+            // this one wait too.
+            catch_up_wait: Duration::from_millis(10),
             first_pause: Duration::from_millis(20),
             // Soon enough to notice that a node is back, late enough for a thousand clients.
             longest_pause: Duration::from_millis(500),
             refresh_interval: Duration::from_secs(1),
             refresh_timeout: Duration::from_secs(1),
+            read_policy: Arc::new(LeastBusy),
+            zone: None,
+            hedging: Hedging::On,
+            identity: Identity::Sent,
             lanes: LaneOptions::default(),
             nodes: NodeClientOptions::default(),
         }
     }
+}
+
+/// Whether reads that take long are asked a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hedging {
+    On,
+    Off,
+}
+
+/// Whether writes carry request ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    Sent,
+    Omitted,
 }
 
 /// How concurrent ops to one node are gathered into batches.
@@ -99,7 +128,7 @@ impl Default for LaneOptions {
             alone_bytes: 64 << 10,
             alone_in_flight: 4,
             patience: Duration::from_millis(10),
-            late_after: Duration::from_secs(2),
+            late_after: Duration::from_millis(500),
             late_batches: 8,
             longest_turn: Duration::from_secs(5),
         }

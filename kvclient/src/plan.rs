@@ -2,34 +2,63 @@
 //!
 //! A plan hands out targets one at a time, since most ops need only the first and loads change meanwhile. Writes
 //! know one target, the primary. Reads start at any node; after a failure the other replicas follow, and the
-//! primary comes last: it can always answer, and a slow replica must not send it all the reads. Only replicas that
-//! have been silent lately come after it.
+//! primary comes last: it can always answer, and a slow replica must not send it all the reads. Nodes that are
+//! ejected come after all others; of the rest, those that are behind or in another zone come after those that are
+//! not. Among equals the client's policy chooses.
 
 use crate::{
-    policy::{
-        Consistency, OpKind,
-        read::{self, Load},
-    },
+    policy::{Candidate, Candidates, Consistency, OpKind, ReadPolicy, ReadRequest},
     shard_map::{Address, Shard},
 };
 
 /// Nodes of one shard that a plan can tell apart. Nobody keeps as many copies; further ones are not asked.
-const MAX_NODES: usize = 64;
+const MAX_NODES: usize = 63;
+
+/// The primary's bit in a set of places.
+const PRIMARY: u64 = 1;
 
 /// Targets of one op, each handed out once. A target is a place in [`Shard::nodes`]; 0 is the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
-    candidates: Candidates,
+    candidates: Wanted,
     /// Bit set of the places handed out.
     asked: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Candidates {
+enum Wanted {
     /// One certain node.
     Only(usize),
     /// All of so many nodes.
     Any(usize),
+}
+
+/// What speaks for and against asking a node now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// It has failed, and its next probe is not due.
+    pub(crate) is_ejected: bool,
+    /// It has just said that it does not hold yet what such reads want.
+    pub(crate) is_behind: bool,
+    /// It is in the zone that this client prefers, or the client prefers none.
+    pub(crate) is_near: bool,
+}
+
+impl Standing {
+    /// Of a node that the map no longer names.
+    pub(crate) const UNKNOWN: Self = Self {
+        is_ejected: true,
+        is_behind: true,
+        is_near: false,
+    };
+}
+
+/// What a plan looks at when it hands out a target.
+pub(crate) struct View<'a> {
+    pub(crate) standing: &'a dyn Fn(usize) -> Standing,
+    pub(crate) node: &'a dyn Fn(usize) -> Candidate<'a>,
+    pub(crate) policy: &'a dyn ReadPolicy,
+    pub(crate) read: ReadRequest<'a>,
 }
 
 impl Plan {
@@ -37,8 +66,10 @@ impl Plan {
     pub(crate) fn new(op: OpKind, consistency: Consistency, shard: &Shard) -> Self {
         let nodes = (1 + shard.replicas.len()).min(MAX_NODES);
         let candidates = match (op, consistency) {
-            (OpKind::Write, _) | (OpKind::Read, Consistency::Primary) => Candidates::Only(0),
-            (OpKind::Read, _) => Candidates::Any(nodes),
+            (OpKind::Write | OpKind::RepeatableWrite, _) | (OpKind::Read, Consistency::Primary) => {
+                Wanted::Only(0)
+            }
+            (OpKind::Read, _) => Wanted::Any(nodes),
         };
         Self {
             candidates,
@@ -50,51 +81,99 @@ impl Plan {
     pub(crate) fn only(shard: &Shard, address: &Address) -> Option<Self> {
         let place = shard.nodes().position(|node| node.address == *address)?;
         Some(Self {
-            candidates: Candidates::Only(place),
+            candidates: Wanted::Only(place),
             asked: 0,
         })
     }
 
-    /// The next target; `None` when all were handed out. `load` tells what speaks against a target.
-    pub(crate) fn next(
-        &mut self,
-        load: impl Fn(usize) -> Load,
-        rng: &mut fastrand::Rng,
-    ) -> Option<usize> {
+    /// The next target; `None` when all were handed out.
+    pub(crate) fn next(&mut self, view: &View<'_>) -> Option<usize> {
         let target = match self.candidates {
-            Candidates::Only(_) if self.asked != 0 => None,
-            Candidates::Only(place) => Some(place),
-            Candidates::Any(nodes) if self.asked == 0 => read::choose(nodes, load, rng),
-            Candidates::Any(nodes) => self.next_replica(nodes, load, rng),
+            Wanted::Only(_) if self.asked != 0 => None,
+            Wanted::Only(place) => Some(place),
+            Wanted::Any(nodes) => view.choose(self.left(nodes, view)),
         }?;
-        self.asked |= 1 << target;
+        self.asked |= 1_u64.checked_shl(u32::try_from(target).ok()?)?;
         Some(target)
     }
 
-    fn next_replica(
-        &self,
-        nodes: usize,
-        load: impl Fn(usize) -> Load,
-        rng: &mut fastrand::Rng,
-    ) -> Option<usize> {
-        let is_free = |place: &usize| self.asked & (1 << place) == 0;
-        let is_suspect = |place: usize| load(place).is_suspect;
-        let primary = Some(0).filter(is_free);
-        let mut replicas: Vec<usize> = (1..nodes).filter(is_free).collect();
-        if replicas.iter().any(|&place| !is_suspect(place)) {
-            replicas.retain(|&place| !is_suspect(place));
-        } else if primary.is_some_and(|place| !is_suspect(place)) {
-            return primary;
+    /// Whether no other target is left.
+    pub(crate) fn is_used_up(&self) -> bool {
+        match self.candidates {
+            Wanted::Only(_) => self.asked != 0,
+            Wanted::Any(nodes) => self.asked.count_ones() as usize >= nodes,
         }
-        let chosen = read::choose(replicas.len(), |at| load(replicas[at]), rng);
-        chosen.map(|at| replicas[at]).or(primary)
+    }
+
+    /// The places not handed out yet that may come next.
+    fn left(&self, nodes: usize, view: &View<'_>) -> u64 {
+        let left = ((1 << nodes) - 1) & !self.asked;
+        let replicas = left & !PRIMARY;
+        if self.asked == 0 || left == PRIMARY || replicas == left {
+            return left;
+        }
+        let is_sound = |place| !(view.standing)(place).is_ejected;
+        match (view.keep(replicas, is_sound), is_sound(0)) {
+            (0, true) => PRIMARY,
+            (_, _) => replicas,
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    /// The best of a set of places.
+    fn choose(&self, places: u64) -> Option<usize> {
+        let standing = self.standing;
+        let places = self.prefer(places, |place| !standing(place).is_ejected);
+        let places = self.prefer(places, |place| !standing(place).is_behind);
+        let places = self.prefer(places, |place| standing(place).is_near);
+        let candidates = Candidates::new(places, self.node);
+        let chosen = match candidates.len() {
+            0 => return None,
+            1 => 0,
+            _ => self.policy.choose(&self.read, &candidates),
+        };
+        candidates
+            .in_shard(chosen)
+            .or_else(|| candidates.in_shard(0))
+    }
+
+    /// Those of the places that have something for them; all, if none has.
+    fn prefer(&self, places: u64, is_better: impl Fn(usize) -> bool) -> u64 {
+        match self.keep(places, is_better) {
+            0 => places,
+            better => better,
+        }
+    }
+
+    fn keep(&self, places: u64, keeps: impl Fn(usize) -> bool) -> u64 {
+        let mut kept = places;
+        let mut rest = places;
+        while rest != 0 {
+            let place = rest.trailing_zeros();
+            rest &= rest - 1;
+            if !keeps(place as usize) {
+                kept &= !(1 << place);
+            }
+        }
+        kept
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard_map::{NodeEntry, even_slots};
+    use crate::{
+        key::Key,
+        policy::LeastBusy,
+        shard_map::{NodeEntry, Role, even_slots},
+    };
+
+    const SOUND: Standing = Standing {
+        is_ejected: false,
+        is_behind: false,
+        is_near: true,
+    };
 
     fn shard(replicas: usize) -> Shard {
         let node = |port: usize| NodeEntry {
@@ -110,35 +189,48 @@ mod tests {
         }
     }
 
-    fn targets(plan: Plan, seed: u64) -> Vec<usize> {
-        targets_beside(plan, &[], seed)
-    }
-
-    /// The order of targets while some of them are silent.
-    fn targets_beside(mut plan: Plan, silent: &[usize], seed: u64) -> Vec<usize> {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let load = |place| Load {
-            is_suspect: silent.contains(&place),
-            in_flight: 0,
+    /// All targets in their order, while the nodes stand as told.
+    fn targets(mut plan: Plan, standing: &dyn Fn(usize) -> Standing) -> Vec<usize> {
+        let address: Address = "h:1".parse().expect("address");
+        let key = Key::new("k").expect("short");
+        let view = View {
+            standing,
+            node: &|_| Candidate {
+                address: &address,
+                role: Role::Replica,
+                zone: None,
+                in_flight: 0,
+                latency: None,
+            },
+            policy: &LeastBusy,
+            read: ReadRequest {
+                key: &key,
+                asked: 0,
+            },
         };
-        std::iter::from_fn(|| plan.next(load, &mut rng)).collect()
+        std::iter::from_fn(|| plan.next(&view)).collect()
     }
 
     #[test]
     fn writes_and_strict_reads_know_only_the_primary() {
         let shard = shard(2);
-        let write = Plan::new(OpKind::Write, Consistency::Eventual, &shard);
-        let read = Plan::new(OpKind::Read, Consistency::Primary, &shard);
-        assert_eq!(targets(write, 1), [0]);
-        assert_eq!(targets(read, 1), [0]);
+        for (kind, consistency) in [
+            (OpKind::Write, Consistency::Eventual),
+            (OpKind::RepeatableWrite, Consistency::Eventual),
+            (OpKind::Read, Consistency::Primary),
+        ] {
+            let plan = Plan::new(kind, consistency, &shard);
+            assert_eq!(targets(plan, &|_| SOUND), [0], "{kind:?}");
+        }
     }
 
     #[test]
     fn reads_reach_every_node_once_and_fall_back_to_the_primary() {
         let shard = shard(3);
         let mut first = [0; 4];
-        for seed in 0..200 {
-            let order = targets(Plan::new(OpKind::Read, Consistency::Eventual, &shard), seed);
+        for _ in 0..200 {
+            let plan = Plan::new(OpKind::Read, Consistency::Eventual, &shard);
+            let order = targets(plan, &|_| SOUND);
             first[order[0]] += 1;
             let mut sorted = order.clone();
             sorted.sort_unstable();
@@ -148,18 +240,46 @@ mod tests {
                 "the primary is first or last: {order:?}"
             );
         }
-        assert!(first.iter().all(|&count| count > 20), "{first:?}");
+        assert!(first.iter().all(|&count| count > 15), "{first:?}");
     }
 
     #[test]
-    fn silent_nodes_come_after_the_primary_and_are_not_left_out() {
+    fn ejected_nodes_come_after_the_primary_and_are_not_left_out() {
         let shard = shard(3);
         let plan = || Plan::new(OpKind::Read, Consistency::Eventual, &shard);
-        for seed in 0..200 {
-            let mut order = targets_beside(plan(), &[2], seed);
-            assert_eq!(order.pop(), Some(2), "seed {seed}");
-            let order = targets_beside(plan(), &[0, 1, 2, 3], seed);
-            assert_eq!(order.len(), 4, "seed {seed}: {order:?}");
+        let ejected = |nodes: &'static [usize]| {
+            move |place| Standing {
+                is_ejected: nodes.contains(&place),
+                ..SOUND
+            }
+        };
+        for _ in 0..200 {
+            assert_eq!(targets(plan(), &ejected(&[2])).last(), Some(&2));
+            assert_eq!(targets(plan(), &ejected(&[0, 1, 2, 3])).len(), 4);
+        }
+    }
+
+    #[test]
+    fn what_is_near_and_level_comes_first() {
+        let shard = shard(3);
+        let plan = || Plan::new(OpKind::Read, Consistency::Eventual, &shard);
+        for _ in 0..100 {
+            let near = |place| Standing {
+                is_near: place == 2 || place == 3,
+                ..SOUND
+            };
+            let order = targets(plan(), &near);
+            assert!(order[0] >= 2 && order[1] >= 2, "{order:?}");
+            let behind = |place| Standing {
+                is_behind: place == 2,
+                ..near(place)
+            };
+            assert_eq!(targets(plan(), &behind)[0], 3);
+            let nobody_near = |_| Standing {
+                is_near: false,
+                ..SOUND
+            };
+            assert_eq!(targets(plan(), &nobody_near).len(), 4);
         }
     }
 
@@ -167,10 +287,8 @@ mod tests {
     fn one_node_on_request() {
         let shard = shard(2);
         let address = "h:3".parse().expect("address");
-        assert_eq!(
-            targets(Plan::only(&shard, &address).expect("known"), 1),
-            [2]
-        );
+        let plan = Plan::only(&shard, &address).expect("known");
+        assert_eq!(targets(plan, &|_| SOUND), [2]);
         assert_eq!(Plan::only(&shard, &"h:9".parse().expect("address")), None);
     }
 }

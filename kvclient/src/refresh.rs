@@ -10,7 +10,10 @@
 //! of the same version replaces it, too.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +43,10 @@ pub(crate) struct Refresher {
     wanted: watch::Sender<u64>,
     /// Number of the newest request that is served.
     served: watch::Sender<u64>,
+    /// The map in force, for those who want to know of changes.
+    maps: watch::Sender<Arc<ShardMap>>,
+    /// Times nodes were asked.
+    refreshes: AtomicU64,
     this: Weak<Self>,
 }
 
@@ -70,8 +77,11 @@ impl Refresher {
                     }
                 }),
             };
+            let routes = Routes::new(map, origin, None, &reach);
             Self {
-                routes: ArcSwap::from_pointee(Routes::new(map, origin, None, &reach)),
+                maps: watch::Sender::new(routes.map().clone()),
+                refreshes: AtomicU64::new(0),
+                routes: ArcSwap::from_pointee(routes),
                 reach,
                 interval: options.refresh_interval,
                 timeout: options.refresh_timeout,
@@ -86,6 +96,18 @@ impl Refresher {
     /// The map in force, with the way to its nodes.
     pub(crate) fn routes(&self) -> arc_swap::Guard<Arc<Routes>> {
         self.routes.load()
+    }
+
+    /// Tells of every map from the one in force on; of several at once only the last.
+    pub(crate) fn maps(&self) -> watch::Receiver<Arc<ShardMap>> {
+        let mut maps = self.maps.subscribe();
+        maps.mark_changed();
+        maps
+    }
+
+    /// Times nodes were asked for their map.
+    pub(crate) fn refreshes(&self) -> u64 {
+        self.refreshes.load(Ordering::Relaxed)
     }
 
     /// A node has said which map it has.
@@ -156,6 +178,7 @@ impl Refresher {
 
     /// Asks nodes until one answers, and adopts its map if it is newer.
     async fn ask(&self, hint: Option<Address>) -> Result<(), AttemptError> {
+        self.refreshes.fetch_add(1, Ordering::Relaxed);
         let map = self.routes.load().map().clone();
         let mut last_error = AttemptError::NotSent;
         for address in order(&map, hint) {
@@ -185,7 +208,9 @@ impl Refresher {
         }
         tracing::info!(before = before.map().identity(), now = map.identity(), node = %from, "shard map changed");
         let routes = Routes::new(map, Origin::Node, Some(&before), &self.reach);
+        let map = routes.map().clone();
         self.routes.store(Arc::new(routes));
+        self.maps.send_replace(map);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -9,7 +9,9 @@ use crate::{
     coalesce::{MapHeard, NodeLanes},
     node_client::NodeClient,
     options::LaneOptions,
-    shard_map::{Address, Shard, ShardMap},
+    plan::Standing,
+    policy::Candidate,
+    shard_map::{Address, NodeEntry, Role, Shard, ShardMap},
     slot::Slot,
 };
 
@@ -36,6 +38,49 @@ pub(crate) struct RoutedShard<'a> {
     pub(crate) shard: &'a Shard,
     /// As in [`Shard::nodes`].
     pub(crate) nodes: &'a [Arc<NodeLanes>],
+}
+
+impl RoutedShard<'_> {
+    /// What speaks for and against asking a node for a read now. `wants_level`: a replica may be too far behind.
+    pub(crate) fn standing(&self, place: usize, zone: Option<&str>, wants_level: bool) -> Standing {
+        let Some(lanes) = self.nodes.get(place) else {
+            return Standing::UNKNOWN;
+        };
+        Standing {
+            is_ejected: lanes.health().is_ejected(),
+            is_behind: wants_level && lanes.health().is_behind(),
+            is_near: zone.is_none_or(|zone| self.entry(place).zone.as_deref() == Some(zone)),
+        }
+    }
+
+    /// A node as a policy sees it.
+    pub(crate) fn candidate(&self, place: usize) -> Candidate<'_> {
+        let entry = self.entry(place);
+        let lanes = self.nodes.get(place);
+        Candidate {
+            address: &entry.address,
+            role: if place == 0 {
+                Role::Primary
+            } else {
+                Role::Replica
+            },
+            zone: entry.zone.as_deref(),
+            in_flight: lanes.map_or(usize::MAX, |lanes| lanes.in_flight()),
+            latency: lanes.and_then(|lanes| lanes.latency().p50()),
+        }
+    }
+
+    fn entry(&self, place: usize) -> &NodeEntry {
+        match place.checked_sub(1) {
+            None => &self.shard.primary,
+            // The plan may have been made for a map that named more nodes.
+            Some(replica) => self
+                .shard
+                .replicas
+                .get(replica)
+                .unwrap_or(&self.shard.primary),
+        }
+    }
 }
 
 /// What it takes to reach a node that was not known before.
@@ -80,6 +125,19 @@ impl Routes {
     pub(crate) fn node(&self, address: &Address) -> Option<&Arc<NodeLanes>> {
         let mut all = self.nodes.iter().flatten();
         all.find(|node| node.address() == address)
+    }
+
+    /// Every node with its shard, in the order of the map.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Shard, Role, &Arc<NodeLanes>)> {
+        let role = |place| match place {
+            0 => Role::Primary,
+            _ => Role::Replica,
+        };
+        let shards = self.map.shards().iter().zip(&self.nodes);
+        shards.flat_map(move |(shard, nodes)| {
+            let nodes = nodes.iter().enumerate();
+            nodes.map(move |(place, lanes)| (shard, role(place), lanes))
+        })
     }
 
     /// Whether a map of this version and identity, told by a node, replaces this one: if it is newer; or, if this

@@ -190,6 +190,7 @@ async fn a_patient_write_holds_up_nobody() {
     });
     let kv = cluster
         .builder()
+        .without_request_ids()
         .timeout(Duration::from_millis(100))
         .attempt_timeout(Duration::from_millis(20))
         .build()

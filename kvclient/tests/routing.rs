@@ -166,7 +166,7 @@ async fn a_write_waits_for_a_node_that_restarts() {
 }
 
 #[tokio::test]
-async fn a_write_of_unknown_outcome_is_not_repeated() {
+async fn without_an_id_a_write_of_unknown_outcome_is_not_repeated() {
     let cluster = Cluster::start(1, 0).await;
     for (reply, kind) in [
         (Reply::Break, ErrorKind::Unavailable),
@@ -187,7 +187,10 @@ async fn a_write_of_unknown_outcome_is_not_repeated() {
         cluster.primary(0).script(move |_| told.clone());
         let options = PutOptions::new().timeout(Duration::from_millis(300));
         let error = cluster
-            .client()
+            .builder()
+            .without_request_ids()
+            .build()
+            .unwrap()
             .put_with("k", "v", options)
             .await
             .unwrap_err();

@@ -73,11 +73,21 @@ impl Lane {
         })
     }
 
+    /// Puts an op into the queue if others are under way and there is room, and sees to it that it gets sent.
+    /// `None`: [`Self::send`] it.
+    pub(crate) fn join(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Option<Pending> {
+        if self.is_idle() {
+            return None;
+        }
+        let pending = self.try_push(ticket)?;
+        self.start_drain();
+        Some(pending)
+    }
+
     /// Sends an op and waits for its answer.
     pub(crate) async fn send(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Answer {
         if let Some(turn) = self.idle_turn() {
-            // Boxed: an HTTP exchange is a large future, and most ops wait in the queue instead.
-            return Box::pin(self.send_now(ticket, turn)).await;
+            return self.send_now(ticket, turn).await;
         }
         let Ok(room) = timeout_at(ticket.until(), self.room.acquire_many(weight(ticket))).await
         else {
@@ -117,6 +127,12 @@ impl Lane {
     fn push(&self, ticket: &Arc<Ticket>) -> Pending {
         self.lock().queue.push_back(ticket.clone());
         Pending::new(ticket.clone())
+    }
+
+    /// Whether an op could leave at once.
+    fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.drains == 0 && state.queue.is_empty() && self.turns.available_permits() > 0
     }
 
     /// A turn for an op that has nobody before it.

@@ -1,6 +1,13 @@
 //! What both lanes of a node share: where it is, how to reach it, and who is told of its map.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::{
     attempt::AttemptError, node_client::NodeClient, options::LaneOptions, shard_map::Address,
@@ -16,6 +23,8 @@ pub(crate) struct Link {
     pub(crate) nodes: NodeClient,
     pub(crate) options: LaneOptions,
     pub(crate) map_heard: MapHeard,
+    /// Requests made.
+    pub(crate) requests: AtomicU64,
 }
 
 impl Link {
@@ -26,6 +35,7 @@ impl Link {
         count: usize,
         limit: Duration,
     ) -> Result<Vec<OpResult>, AttemptError> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let exchange = self.nodes.batch_encoded(&self.address, body, count, limit);
         let answer = exchange.await?;
         if let Some(identity) = &answer.map_version {

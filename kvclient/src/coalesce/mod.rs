@@ -1,17 +1,24 @@
-//! The way to one node: ops gathered into batches, reads and writes apart, large values alone.
+//! The way to one node: ops gathered into batches, reads and writes apart, large values and atomic batches alone.
 //!
 //! [`NodeLanes`] is what the rest of the crate holds per node; it outlives maps, so that a refresh disturbs
-//! nothing under way. It knows how many ops it has in flight and whether the node has been silent lately, which is
-//! how reads choose between nodes, and it passes on which map the node says is in force. It never chooses a node and never tries anything twice.
+//! nothing under way. It knows how many ops it has in flight, what answers take, and whether the node is worth asking,
+//! which is how reads choose between nodes; and it passes on which map the node says is in force. It never chooses a
+//! node and never tries anything twice.
 
 mod health;
 mod lane;
+mod latency;
 mod link;
 mod ticket;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
 };
 
 use tokio::{
@@ -19,14 +26,20 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+pub use self::latency::Percentiles;
 use self::{health::Health, lane::Lane, link::Link};
 pub(crate) use self::{
+    health::{Chosen, Finding},
+    latency::Latency,
     link::MapHeard,
     ticket::{Answer, Pending, Ticket},
 };
 use crate::{
-    attempt::AttemptError, node_client::NodeClient, options::LaneOptions, policy::read::Load,
-    shard_map::Address, wire::batch::Action,
+    attempt::AttemptError,
+    node_client::NodeClient,
+    options::LaneOptions,
+    shard_map::Address,
+    wire::batch::{Action, OpResult},
 };
 
 /// All that is under way to one node.
@@ -39,6 +52,17 @@ pub(crate) struct NodeLanes {
     alone: Semaphore,
     in_flight: AtomicUsize,
     health: Health,
+    latency: Latency,
+    counts: Counts,
+}
+
+/// Ops sent to one node.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) ops: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) hedges: AtomicU64,
+    pub(crate) hedges_won: AtomicU64,
 }
 
 /// How an op travels.
@@ -48,6 +72,14 @@ pub(crate) enum Travel {
     Together,
     /// In a request of its own.
     Alone,
+}
+
+/// An op on its way. Dropped, it takes an op that was not sent back, and lets a sent one go.
+pub(crate) enum Sending {
+    /// In a lane behind others.
+    Queued(Pending),
+    /// In its caller's own future. Boxed: an HTTP exchange is a large future, and most ops wait in a queue instead.
+    Now(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
 
 impl NodeLanes {
@@ -62,6 +94,7 @@ impl NodeLanes {
             nodes,
             options,
             map_heard,
+            requests: AtomicU64::new(0),
         });
         Arc::new(Self {
             reads: Lane::new(link.clone()),
@@ -69,6 +102,8 @@ impl NodeLanes {
             alone: Semaphore::new(options.alone_in_flight),
             in_flight: AtomicUsize::new(0),
             health: Health::new(),
+            latency: Latency::new(),
+            counts: Counts::default(),
             link,
         })
     }
@@ -77,38 +112,56 @@ impl NodeLanes {
         &self.link.address
     }
 
-    /// What speaks against asking this node: silence, then ops that wait or are sent and not answered yet.
-    pub(crate) fn load(&self) -> Load {
-        Load {
-            is_suspect: self.health.is_suspect(),
-            in_flight: self.in_flight.load(Ordering::Relaxed),
-        }
+    /// Ops that wait or are sent and not answered yet.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
     }
 
-    /// Takes note of how an attempt with this node ended.
-    pub(crate) fn note(&self, answer: &Answer) {
-        self.health.note(answer);
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    pub(crate) fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Requests made for all ops.
+    pub(crate) fn requests(&self) -> u64 {
+        self.link.requests.load(Relaxed)
     }
 
     /// Counts an op as in flight for as long as the guard lives.
     pub(crate) fn count(self: &Arc<Self>) -> InFlight {
-        self.health.choose();
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlight {
+            chosen: self.health.choose(),
+            lanes: self.clone(),
+        }
     }
 
-    /// Sends an op and waits for its answer, at most until the ticket's time is over.
-    pub(crate) async fn send(&self, ticket: &Arc<Ticket>, travel: Travel) -> Answer {
-        if travel == Travel::Alone || self.is_large(ticket) {
-            return Box::pin(self.send_alone(ticket)).await;
+    /// Puts an op on its way. Whoever waits for it must not wait longer than the ticket's time.
+    pub(crate) fn send(self: &Arc<Self>, ticket: &Arc<Ticket>, travel: Travel) -> Sending {
+        let (lanes, ticket) = (self, ticket.clone());
+        if travel == Travel::Alone || self.travels_alone(&ticket) {
+            let lanes = lanes.clone();
+            return Sending::Now(Box::pin(async move { lanes.send_alone(&ticket).await }));
         }
-        self.lane(ticket).send(ticket).await
+        let lane = self.lane(&ticket);
+        if let Some(pending) = lane.join(&ticket) {
+            return Sending::Queued(pending);
+        }
+        let lane = lane.clone();
+        Sending::Now(Box::pin(async move { lane.send(&ticket).await }))
     }
 
     /// Puts an op into its lane without sending it yet; `None` if it must be sent by [`Self::send`].
     /// [`Self::start`] must follow.
     pub(crate) fn try_push(&self, ticket: &Arc<Ticket>) -> Option<Pending> {
-        if self.is_large(ticket) {
+        if self.travels_alone(ticket) {
             return None;
         }
         self.lane(ticket).try_push(ticket)
@@ -126,8 +179,8 @@ impl NodeLanes {
         }
     }
 
-    fn is_large(&self, ticket: &Ticket) -> bool {
-        ticket.op().weight_bytes() > self.link.options.alone_bytes
+    fn travels_alone(&self, ticket: &Ticket) -> bool {
+        ticket.atomic().is_some() || ticket.op().weight_bytes() > self.link.options.alone_bytes
     }
 
     async fn send_alone(&self, ticket: &Ticket) -> Answer {
@@ -140,6 +193,10 @@ impl NodeLanes {
         if limit.is_zero() {
             return Err(AttemptError::NotSent);
         }
+        self.link.requests.fetch_add(1, Relaxed);
+        if let Some(ops) = ticket.atomic() {
+            return nodes.atomic(address, ops, limit).await;
+        }
         match &ticket.op().action {
             Action::Put { .. } => nodes.put(address, ticket.op(), limit).await,
             _ => nodes.get(address, ticket.op(), limit).await,
@@ -147,18 +204,69 @@ impl NodeLanes {
     }
 }
 
+impl Sending {
+    /// Waits for the answer, at most until the ticket's time is over.
+    pub(crate) async fn answer(self) -> Answer {
+        match self {
+            Self::Queued(pending) => pending.answer().await,
+            Self::Now(exchange) => exchange.await,
+        }
+    }
+}
+
+impl Future for Sending {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        match self.get_mut() {
+            Self::Queued(pending) => Pin::new(pending).poll(context),
+            Self::Now(exchange) => exchange.as_mut().poll(context),
+        }
+    }
+}
+
 /// An op that is counted as in flight.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<NodeLanes>);
+pub(crate) struct InFlight {
+    lanes: Arc<NodeLanes>,
+    chosen: Chosen,
+}
 
 impl InFlight {
-    pub(crate) fn lanes(&self) -> &NodeLanes {
-        &self.0
+    pub(crate) fn lanes(&self) -> &Arc<NodeLanes> {
+        &self.lanes
+    }
+
+    /// Whether it is usual to ask this node now.
+    pub(crate) fn chosen(&self) -> Chosen {
+        self.chosen
+    }
+
+    /// Takes note of how an attempt with this node ended that began at `began`.
+    pub(crate) fn note(&self, answer: &Result<OpResult, AttemptError>, began: Instant) {
+        let now = Instant::now();
+        let took = now - began;
+        self.lanes
+            .health
+            .note(Finding::of(answer, took), self.chosen);
+        self.lanes.counts.ops.fetch_add(1, Relaxed);
+        match answer {
+            Ok(_) => self.lanes.latency.record(took, now),
+            Err(_) => _ = self.lanes.counts.errors.fetch_add(1, Relaxed),
+        }
+    }
+
+    /// Takes note that another node answered a copy of the op sooner, though this one `began_first`.
+    pub(crate) fn outrun(&self, began_first: bool) {
+        self.lanes.counts.ops.fetch_add(1, Relaxed);
+        if began_first {
+            self.lanes.health.note(Finding::Outrun, self.chosen);
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.lanes.in_flight.fetch_sub(1, Relaxed);
     }
 }

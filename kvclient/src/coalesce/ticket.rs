@@ -26,6 +26,10 @@ pub(crate) type Answer = Result<OpResult, AttemptError>;
 #[derive(Debug)]
 pub(crate) struct Ticket {
     op: Op,
+    /// All ops of an atomic batch; `op` is the first of them.
+    atomic: Option<Arc<[Op]>>,
+    /// When the attempt began.
+    began: Instant,
     /// When its caller gives up.
     until: Instant,
     /// Std lock: never held over an await, and for a few moves only.
@@ -42,9 +46,16 @@ enum State {
 }
 
 impl Ticket {
-    pub(crate) fn new(op: Op, until: Instant) -> Arc<Self> {
+    pub(crate) fn new(
+        op: Op,
+        atomic: Option<Arc<[Op]>>,
+        began: Instant,
+        until: Instant,
+    ) -> Arc<Self> {
         Arc::new(Self {
             op,
+            atomic,
+            began,
             until,
             state: Mutex::new(State::Waiting(None)),
         })
@@ -52,6 +63,15 @@ impl Ticket {
 
     pub(crate) fn op(&self) -> &Op {
         &self.op
+    }
+
+    /// All ops of an atomic batch.
+    pub(crate) fn atomic(&self) -> Option<&Arc<[Op]>> {
+        self.atomic.as_ref()
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
     pub(crate) fn until(&self) -> Instant {

@@ -1,21 +1,28 @@
 //! Whether a failed op is tried again, and how long to wait before that.
 //!
 //! The one table. "Next" is another node that may answer, at once; when all were asked, a pause, then all again.
-//! "Again" is the same after a pause. Everything ends with the op's deadline.
+//! "Other" is another node that was not asked yet; when all were, the op fails. "Again" is the same node after a
+//! pause. Everything ends with the op's deadline.
 //!
-//! | The attempt                                        | read   | write              |
-//! |----------------------------------------------------|--------|--------------------|
-//! | never left: no connection, no turn in the queue    | next   | again              |
-//! | broke or timed out after it may have been sent     | next   | stop, unknown      |
-//! | refused: behind, not ready, diverged, failing, 5xx | next   | again, if the node says "not applied"; else stop, unknown |
-//! | refused: too busy, too few replicas                | again  | the same           |
-//! | redirected, or refused by a replica                | follow, at most 3 hops, within the map | the same |
-//! | answer too large                                   | again, alone | stop, unknown |
-//! | position lost                                      | stop, told once | -         |
-//! | refused: condition, rights, limits, no room, malformed, deadline | stop | stop |
+//! | The attempt                                         | read  | write              | write under a request id |
+//! |-----------------------------------------------------|-------|--------------------|-----------------------|
+//! | never left: no connection, no turn in the queue     | next  | again              | again                 |
+//! | broke or timed out after it may have been sent      | next  | stop, unknown      | again                 |
+//! | refused: behind, not ready, diverged, failing, 5xx  | next  | again, if the node says "not applied"; else stop, unknown | again |
+//! | refused: too busy, too few replicas                 | again | again              | again                 |
+//! | redirected, or refused by a replica                 | follow, at most 3 hops, within the map | the same | the same |
+//! | the answer does not decode                          | other | stop, unknown      | stop, unknown         |
+//! | the stored entry is damaged                         | other | stop               | stop                  |
+//! | the answer is too large                             | again, alone | stop, unknown | stop, unknown       |
+//! | position lost                                       | stop, told once | -        | -                     |
+//! | refused: condition, rights, limits, no room, malformed, deadline, id used or forgotten | stop | stop | stop |
 //!
-//! A write of unknown outcome is never repeated here: without an identity that the shard remembers, a repeat
-//! could apply it twice, or undo a later write.
+//! A write of unknown outcome is repeated only under its request id, since the shard then answers the repeat and does
+//! not do it again. Without one, a repeat could apply it twice, or undo a later write. And once an attempt of a write
+//! may have been applied, no later refusal makes it "not applied": that attempt may still be on its way.
+//!
+//! Repeats have a budget: a fifth of the ops. Beyond it a repeat waits the longest pause first, so that an outage costs
+//! the nodes at most two attempts a second of each op that waits for its end.
 
 use std::time::Duration;
 
@@ -28,12 +35,22 @@ use crate::{
 /// Most redirects followed for one op. Two maps that change at once need two; more is a circle.
 pub const MAX_HOPS: u32 = 3;
 
+/// Repeats per thousand ops that need no longer pause.
+pub(crate) const SHARE_PERMILLE: u16 = 200;
+
+/// Most such repeats in one burst: all ops under way of a busy client, when a node goes.
+pub(crate) const BURST: u32 = 1_000;
+
 /// What to do about a failed attempt of an op of this kind, and the kind of error if it ends here.
+#[deny(clippy::wildcard_enum_match_arm)]
 pub(crate) fn advise(op: OpKind, error: &AttemptError) -> (ErrorKind, Advice) {
     let (kind, advice) = classify(error);
-    match op {
-        OpKind::Write if error.outcome() == Outcome::Unknown => (kind, Advice::Stop),
-        OpKind::Read | OpKind::Write => (kind, advice),
+    match (op, error.outcome()) {
+        (OpKind::Write, Outcome::Unknown) => (kind, Advice::Stop),
+        (OpKind::Write, Outcome::NotApplied)
+        | (OpKind::Read | OpKind::RepeatableWrite, Outcome::Unknown | Outcome::NotApplied) => {
+            (kind, advice)
+        }
     }
 }
 
@@ -67,6 +84,7 @@ mod tests {
     use super::*;
     use crate::{
         attempt::Refusal,
+        error::BUSY,
         wire::error::{Applied, ErrorCode},
     };
 
@@ -84,46 +102,69 @@ mod tests {
 
     #[test]
     fn the_table() {
-        use Advice::{NextTarget, Replan, Stop};
+        use Advice::{NextTarget, OtherTarget, Replan, Stop, Wait};
         let broken = AttemptError::Broken(String::new());
         let away = AttemptError::NotConnected(String::new());
+        let garbage = AttemptError::Undecodable(String::new());
         let redirected = AttemptError::Redirected { target: None };
-        for (error, read, write) in [
-            (away, NextTarget, NextTarget),
-            (AttemptError::NotSent, NextTarget, NextTarget),
-            (AttemptError::TimedOut, NextTarget, Stop),
-            (broken, NextTarget, Stop),
-            (redirected, Replan, Replan),
+        let unknown = Some(Applied::Unknown);
+        let no = Some(Applied::No);
+        let busy = Wait(BUSY);
+        use ErrorCode as Code;
+        for (error, read, write, repeatable) in [
+            (away, NextTarget, NextTarget, NextTarget),
+            (AttemptError::NotSent, NextTarget, NextTarget, NextTarget),
+            (AttemptError::TimedOut, NextTarget, Stop, NextTarget),
+            (broken, NextTarget, Stop, NextTarget),
+            (refused(Code::Behind, None), NextTarget, Stop, NextTarget),
             (
-                refused(ErrorCode::NotReady, Some(Applied::No)),
+                refused(Code::NotReady, no),
+                NextTarget,
                 NextTarget,
                 NextTarget,
             ),
-            (refused(ErrorCode::NotReady, None), NextTarget, Stop),
+            (refused(Code::NotReady, None), NextTarget, Stop, NextTarget),
             (
-                refused(ErrorCode::StorageFailed, Some(Applied::Unknown)),
+                refused(Code::StorageFailed, unknown),
                 NextTarget,
                 Stop,
+                NextTarget,
             ),
-            (refused(ErrorCode::ReadOnlyReplica, None), Replan, Replan),
+            (refused(Code::Other, None), NextTarget, Stop, NextTarget),
+            (refused(Code::TooManyRequests, no), busy, busy, busy),
+            (refused(Code::Overloaded, no), busy, busy, busy),
+            (refused(Code::TooFewReplicas, no), busy, busy, busy),
+            (redirected, Replan, Replan, Replan),
+            (refused(Code::ReadOnlyReplica, None), Replan, Replan, Replan),
+            (garbage, OtherTarget, Stop, OtherTarget),
+            (refused(Code::Damaged, None), OtherTarget, Stop, OtherTarget),
             (
-                refused(ErrorCode::PreconditionFailed, Some(Applied::No)),
-                Stop,
-                Stop,
-            ),
-            (
-                refused(ErrorCode::AckTimeout, Some(Applied::Unknown)),
-                Stop,
-                Stop,
+                refused(Code::Damaged, no),
+                OtherTarget,
+                OtherTarget,
+                OtherTarget,
             ),
             (
                 AttemptError::AnswerTooLarge { limit_bytes: 1 },
-                NextTarget,
+                OtherTarget,
                 Stop,
+                OtherTarget,
             ),
+            (refused(Code::PositionLost, None), Stop, Stop, Stop),
+            (refused(Code::PreconditionFailed, no), Stop, Stop, Stop),
+            (refused(Code::Unauthorized, no), Stop, Stop, Stop),
+            (refused(Code::TooLarge, no), Stop, Stop, Stop),
+            (refused(Code::NoSpace, no), Stop, Stop, Stop),
+            (refused(Code::MalformedBatch, no), Stop, Stop, Stop),
+            (refused(Code::DeadlineExceeded, no), Stop, Stop, Stop),
+            (refused(Code::AckTimeout, unknown), Stop, Stop, Stop),
+            (refused(Code::RequestIdReused, no), Stop, Stop, Stop),
+            (refused(Code::RequestIdExpired, unknown), Stop, Stop, Stop),
         ] {
             assert_eq!(advise(OpKind::Read, &error).1, read, "read: {error}");
             assert_eq!(advise(OpKind::Write, &error).1, write, "write: {error}");
+            let advice = advise(OpKind::RepeatableWrite, &error).1;
+            assert_eq!(advice, repeatable, "write under an id: {error}");
         }
     }
 

@@ -1,0 +1,42 @@
+//! Carries out ops: one by one, or many at once.
+//!
+//! A [`Walk`] is the whole life of one op: it takes its decisions from `plan` and `policy`; the order of events is all
+//! that is decided there. `steps` lets many of them leave together.
+//!
+//! Cancel safety: an op may be dropped at any await. If its write was sent, it may be applied.
+
+mod attempt;
+mod steps;
+mod walk;
+
+use tracing::{Instrument, Level};
+
+use self::walk::Walk;
+use crate::{
+    error::Error,
+    intent::Intent,
+    router::Router,
+    wire::batch::{Op, OpResult},
+};
+
+impl Router {
+    /// Carries out one op.
+    pub(crate) async fn run(&self, intent: Intent<'_>, op: Op) -> Result<OpResult, Error> {
+        if !tracing::enabled!(Level::DEBUG) {
+            return Walk::new(self, intent, op)?.run().await;
+        }
+        let span = tracing::debug_span!("op", op = intent.name(), key = %op.key);
+        let walk = async move { Walk::new(self, intent, op)?.run().await };
+        // Boxed: hardly any program has spans on, and every op would be larger for it.
+        Box::pin(walk.instrument(span)).await
+    }
+
+    /// Carries out many ops at once, one result per op in order. Those for one node leave in one batch; only
+    /// those that failed are tried again. Writes to one key are made one after the other.
+    pub(crate) async fn run_many<'a>(
+        &'a self,
+        intents: Vec<Result<(Intent<'a>, Op), Error>>,
+    ) -> Vec<Result<OpResult, Error>> {
+        steps::run(self, intents).await
+    }
+}
