@@ -28,7 +28,7 @@ use crate::{
     shard_map::{Address, ShardMap, json},
     wire::{
         MAX_VALUE_BYTES_CEILING,
-        batch::{self, Ack, Action, Condition, Op, OpError, OpResult},
+        batch::{self, Ack, Action, Condition, Op, OpError, OpResult, Terms},
         content_type,
         error::{Applied, ErrorBody, ErrorCode},
         header, log,
@@ -105,8 +105,14 @@ pub struct SnapshotRequest {
 /// A snapshot that is arriving.
 #[derive(Debug)]
 pub struct SnapshotBody {
-    response: Response,
+    body: StreamBody,
     idle_timeout: Duration,
+}
+
+/// An answer that is read while it arrives. Dropped before its end, it closes the connection.
+#[derive(Debug)]
+pub struct StreamBody {
+    response: Response,
 }
 
 /// A whole answer.
@@ -320,23 +326,60 @@ impl NodeClient {
         snapshot: &SnapshotRequest,
     ) -> Result<SnapshotBody, AttemptError> {
         let idle_timeout = snapshot.idle_timeout;
-        let mut request = self.request(Method::GET, address, route::SNAPSHOT)?;
-        let node_id = format!("{:016x}", snapshot.node_id);
-        set_header(&mut request, header::NODE_ID, &node_id)?;
-        let node_address = snapshot.node_address.to_string();
-        set_header(&mut request, header::NODE_ADDRESS, &node_address)?;
-        let response = timeout(idle_timeout, self.http.execute(request))
-            .await
-            .map_err(|_| AttemptError::TimedOut)?
-            .map_err(|error| failure(&error))?;
-        if response.status() == 200 {
-            return Ok(SnapshotBody {
-                response,
-                idle_timeout,
-            });
+        let headers = [
+            (header::NODE_ID, format!("{:016x}", snapshot.node_id)),
+            (header::NODE_ADDRESS, snapshot.node_address.to_string()),
+        ];
+        let opened = self.open(address, route::SNAPSHOT, &headers, idle_timeout);
+        Ok(SnapshotBody {
+            body: opened.await?,
+            idle_timeout,
+        })
+    }
+
+    /// Asks for an answer that is read while it arrives: a scan, a watch. `timeout` is for its head; the terms are
+    /// those of a read.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: no answer begins; any status but 200 is [`AttemptError::Refused`].
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn stream(
+        &self,
+        address: &Address,
+        uri: &str,
+        terms: &Terms,
+        timeout: Duration,
+    ) -> Result<StreamBody, AttemptError> {
+        let mut headers = read_headers(terms);
+        if uri.starts_with(route::KV) {
+            headers.push(("accept", content_type::FRAMES.to_owned()));
         }
-        let answer = timeout(idle_timeout, Answer::read(response, DOCUMENT_BYTES));
-        Err(answer.await.map_err(|_| AttemptError::TimedOut)??.refusal())
+        self.open(address, uri, &headers, timeout).await
+    }
+
+    async fn open(
+        &self,
+        address: &Address,
+        uri: &str,
+        headers: &[(&'static str, String)],
+        limit: Duration,
+    ) -> Result<StreamBody, AttemptError> {
+        let mut request = self.request(Method::GET, address, uri)?;
+        for (name, value) in headers {
+            set_header(&mut request, name, value)?;
+        }
+        let opening = async {
+            let response = self.http.execute(request).await;
+            let response = response.map_err(|error| failure(&error))?;
+            match response.status().as_u16() {
+                200 => Ok(StreamBody { response }),
+                _ => Err(Answer::read(response, DOCUMENT_BYTES).await?.refusal()),
+            }
+        };
+        let opened = timeout(limit, opening).await;
+        opened.unwrap_or(Err(AttemptError::TimedOut))
     }
 
     /// Stores one value alone: `PUT /kv/{key}`. For values that would delay the other ops of a batch.
@@ -388,7 +431,8 @@ impl NodeClient {
         timeout: Duration,
     ) -> Result<OpResult, AttemptError> {
         let mut request = self.request(Method::GET, address, &op.key.to_uri())?;
-        for (name, value) in read_headers(op) {
+        let headers = write_headers(op).into_iter();
+        for (name, value) in headers.chain(read_headers(&op.terms)) {
             set_header(&mut request, name, &value)?;
         }
         let limit_bytes = MAX_VALUE_BYTES_CEILING + SLACK_BYTES;
@@ -452,7 +496,25 @@ impl SnapshotBody {
     /// # Cancel safety
     /// May be dropped; no piece is lost.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, AttemptError> {
-        timeout(self.idle_timeout, self.response.chunk())
+        self.body.chunk(self.idle_timeout).await
+    }
+
+    /// A header of the answer.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.body.header(name)
+    }
+}
+
+impl StreamBody {
+    /// The next piece, waited for at most so long; `None` at the end of the body.
+    ///
+    /// # Errors
+    /// [`AttemptError`]: nothing more will come.
+    ///
+    /// # Cancel safety
+    /// May be dropped; no piece is lost.
+    pub async fn chunk(&mut self, limit: Duration) -> Result<Option<Bytes>, AttemptError> {
+        timeout(limit, self.response.chunk())
             .await
             .map_err(|_| AttemptError::TimedOut)?
             .map_err(|error| failure(&error))
@@ -566,9 +628,8 @@ fn write_headers(op: &Op) -> Vec<(&'static str, String)> {
     headers
 }
 
-fn read_headers(op: &Op) -> Vec<(&'static str, String)> {
-    let terms = &op.terms;
-    let mut headers = write_headers(op);
+fn read_headers(terms: &Terms) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
     let mut add = |name, text: Option<String>| headers.extend(text.map(|text| (name, text)));
     add(
         header::MIN_POSITION,

@@ -24,8 +24,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::{
     MAX_VALUE_BYTES_CEILING,
     bytes::{DecodeError, Reader, put_len, put_position, put_sized},
+    route,
 };
-use crate::{key::Key, position::Position};
+use crate::{
+    key::{Key, escape},
+    position::Position,
+};
 
 /// Entries of a scan if the caller does not say.
 pub const DEFAULT_SCAN_LIMIT: usize = 1_000;
@@ -43,6 +47,49 @@ const KIND_END: u8 = 2;
 const ENTRY_TTL: u8 = 0x01;
 const ENTRY_VALUE: u8 = 0x02;
 const END_NEXT: u8 = 0x01;
+
+/// What a scan asks a node for. Keys without bounds: leave them empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScanRequest {
+    /// First bytes of all keys wanted.
+    pub prefix: Bytes,
+    /// No key before it, in the order of bytes.
+    pub start: Bytes,
+    /// No key at it or behind it, in the order of bytes.
+    pub end: Bytes,
+    /// Text that [`after_key`] made: only what follows it, in the order of the scan.
+    pub after: Option<String>,
+    /// Most entries, 1 to [`MAX_SCAN_LIMIT`].
+    pub limit: usize,
+    /// Whether the last key comes first.
+    pub reverse: bool,
+    /// Whether values are left out.
+    pub keys_only: bool,
+}
+
+impl ScanRequest {
+    /// Path and query.
+    pub fn to_uri(&self) -> String {
+        let mut uri = format!("{}?limit={}", route::KV, self.limit);
+        let bounds = [
+            ("prefix", &self.prefix),
+            ("start", &self.start),
+            ("end", &self.end),
+        ];
+        for (name, key) in bounds.into_iter().filter(|(_, key)| !key.is_empty()) {
+            uri.push_str(&format!("&{name}={}", escape(key)));
+        }
+        if let Some(after) = &self.after {
+            uri.push_str(&format!("&after={after}"));
+        }
+        for (name, is_set) in [("reverse", self.reverse), ("keys_only", self.keys_only)] {
+            if is_set {
+                uri.push_str(&format!("&{name}=true"));
+            }
+        }
+        uri
+    }
+}
 
 /// One entry that a scan brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -356,7 +403,7 @@ mod tests {
     fn resuming_is_text_that_no_url_changes() {
         for key in [&b"user:1"[..], b"\0\xff\xfe", b"a b+c/%", &[0xff; 511]] {
             let text = after_key(key);
-            assert_eq!(crate::key::escape(text.as_bytes()), text);
+            assert_eq!(escape(text.as_bytes()), text);
             assert_eq!(
                 parse_after(&text).expect("its own text").as_bytes(),
                 key,
@@ -366,6 +413,28 @@ mod tests {
         for text in ["", "a", "dXNlcjox=", "user:1", &"A".repeat(700)] {
             assert_eq!(parse_after(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn requests() {
+        let all = ScanRequest {
+            limit: 7,
+            ..ScanRequest::default()
+        };
+        assert_eq!(all.to_uri(), "/kv?limit=7");
+        let some = ScanRequest {
+            prefix: Bytes::from_static(b"a&b"),
+            start: Bytes::from_static(b"a&b\xff"),
+            end: Bytes::from_static(b"a+c"),
+            after: Some(after_key(b"\xff")),
+            limit: 1,
+            reverse: true,
+            keys_only: true,
+        };
+        assert_eq!(
+            some.to_uri(),
+            "/kv?limit=1&prefix=a%26b&start=a%26b%FF&end=a%2Bc&after=_w&reverse=true&keys_only=true"
+        );
     }
 
     fn any_entry() -> impl Strategy<Value = ScanItem> {
