@@ -45,6 +45,12 @@ pub enum AttemptError {
         /// The node to ask; `None` if the redirect does not name one as the protocol wants it.
         target: Option<Address>,
     },
+    /// The node answers for another shard than the one it was asked for.
+    #[error("it answers for shard {shard:?}")]
+    OtherShard {
+        /// The shard it answers for.
+        shard: String,
+    },
     /// The node refused.
     #[error("{0}")]
     Refused(Refusal),
@@ -83,7 +89,10 @@ impl AttemptError {
     /// Whether a write whose attempt ended like this may have been applied.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::NotConnected(_) | Self::NotSent | Self::Redirected { .. } => Outcome::NotApplied,
+            Self::NotConnected(_)
+            | Self::NotSent
+            | Self::Redirected { .. }
+            | Self::OtherShard { .. } => Outcome::NotApplied,
             Self::Refused(refusal) => refusal.outcome(),
             Self::TimedOut
             | Self::Broken(_)

@@ -24,6 +24,7 @@ use crate::{
     map_changes::MapChanges,
     options::{DeleteOptions, GetOptions, PutOptions},
     router::Router,
+    scan::Scan,
     session::Session,
     shard_map::ShardMap,
     slot::Slot,
@@ -189,6 +190,25 @@ impl Client {
         let key = checked(key.as_ref(), "persist")?;
         let result = self.run(Op::new(key, Action::Persist), None).await?;
         Ok(result.status != 404)
+    }
+
+    /// All entries whose keys begin with a prefix, over all shards in the order of their keys: a stream, see [`Scan`]
+    /// for its settings and its errors. An empty prefix: all entries.
+    ///
+    /// ```no_run
+    /// # async fn users(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use futures_util::TryStreamExt;
+    ///
+    /// let mut users = kv.scan("user:");
+    /// while let Some(user) = users.try_next().await? {
+    ///     println!("{}: {:?}", user.key, user.value);
+    /// }
+    /// let newest: Vec<_> = kv.scan("log:").reverse().keys_only().limit(10).try_collect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Scan {
+        Scan::new(self.router.clone(), self.session.clone(), prefix.as_ref())
     }
 
     /// Who owns a key, by the map in force. Asks nobody.

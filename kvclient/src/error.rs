@@ -250,7 +250,9 @@ pub(crate) fn classify(error: &AttemptError) -> (ErrorKind, Advice) {
         | AttemptError::NotSent
         | AttemptError::TimedOut
         | AttemptError::Broken(_) => (ErrorKind::Unavailable, Advice::NextTarget),
-        AttemptError::Redirected { .. } => (ErrorKind::Misrouted, Advice::Replan),
+        AttemptError::Redirected { .. } | AttemptError::OtherShard { .. } => {
+            (ErrorKind::Misrouted, Advice::Replan)
+        }
         // The next attempt asks for the value alone, if this one did not.
         AttemptError::Undecodable(_) | AttemptError::AnswerTooLarge { .. } => {
             (ErrorKind::Corrupt, Advice::OtherTarget)

@@ -156,12 +156,9 @@ impl<'a> Intent<'a> {
         }
     }
 
-    /// Whether a replica may be too far behind for this read.
-    pub(crate) fn wants_level(&self) -> bool {
-        match self.consistency {
-            Consistency::ReadYourWrites | Consistency::MaxLag(_) => true,
-            Consistency::Eventual | Consistency::Primary => false,
-        }
+    /// How new a read must be.
+    pub(crate) fn consistency(&self) -> Consistency {
+        self.consistency
     }
 
     /// Whether it is a read with a bound on its node's lag.
@@ -226,6 +223,14 @@ fn name(action: &Action) -> &'static str {
         Action::Incr { .. } => "incr",
         Action::Expire { .. } => "touch",
         Action::Persist => "persist",
+    }
+}
+
+/// Whether a replica may be too far behind for reads of this consistency.
+pub(crate) fn wants_level(consistency: Consistency) -> bool {
+    match consistency {
+        Consistency::ReadYourWrites | Consistency::MaxLag(_) => true,
+        Consistency::Eventual | Consistency::Primary => false,
     }
 }
 

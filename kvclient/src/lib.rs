@@ -25,6 +25,7 @@
 //! if let Some(entry) = kv.get_with("user:1", fresh).await? {
 //!     println!("{} bytes, written at {}", entry.value.len(), entry.position);
 //! }
+//! let mut users = kv.scan("user:"); // a Stream over all shards, in key order
 //! # Ok(())
 //! # }
 //! ```
@@ -98,6 +99,8 @@ mod refresh;
 mod request_ids;
 mod router;
 mod routes;
+mod scan;
+mod shard_reader;
 mod stats;
 
 pub use crate::{
@@ -114,6 +117,7 @@ pub use crate::{
     options::{DeleteOptions, GetOptions, PutOptions},
     policy::Consistency,
     position::Position,
+    scan::{Scan, ScannedEntry},
     session::Session,
     shard_map::{Address, ShardMap},
     stats::{NodeStats, Stats},

@@ -164,7 +164,6 @@ impl<'a> View<'a> {
 mod tests {
     use super::*;
     use crate::{
-        key::Key,
         policy::LeastBusy,
         shard_map::{NodeEntry, Role, even_slots},
     };
@@ -192,7 +191,6 @@ mod tests {
     /// All targets in their order, while the nodes stand as told.
     fn targets(mut plan: Plan, standing: &dyn Fn(usize) -> Standing) -> Vec<usize> {
         let address: Address = "h:1".parse().expect("address");
-        let key = Key::new("k").expect("short");
         let view = View {
             standing,
             node: &|_| Candidate {
@@ -204,7 +202,7 @@ mod tests {
             },
             policy: &LeastBusy,
             read: ReadRequest {
-                key: &key,
+                key: None,
                 asked: 0,
             },
         };

@@ -110,8 +110,13 @@ impl Refresher {
         self.refreshes.load(Ordering::Relaxed)
     }
 
+    /// Talks to single nodes, for what does not travel in lanes.
+    pub(crate) fn nodes(&self) -> &NodeClient {
+        &self.reach.nodes
+    }
+
     /// A node has said which map it has.
-    fn heard(&self, from: &Address, identity: &str) {
+    pub(crate) fn heard(&self, from: &Address, identity: &str) {
         let routes = self.routes.load();
         if identity == routes.map().identity() {
             return;

@@ -7,7 +7,6 @@ use std::sync::{
 
 use crate::{
     coalesce::{Latency, NodeLanes},
-    intent::Intent,
     key::Key,
     options::{ClientOptions, Hedging},
     plan::{Plan, View},
@@ -72,17 +71,16 @@ impl Router {
         }
     }
 
-    /// The place in its shard of the node that a plan names next.
+    /// The place in its shard of the node that a plan names next. `wants_level`: a replica may be too far behind.
     pub(crate) fn next_place(
         &self,
         plan: &mut Plan,
         routed: &RoutedShard<'_>,
-        intent: &Intent<'_>,
-        key: &Key,
+        key: Option<&Key>,
+        wants_level: bool,
         asked: u32,
     ) -> Option<usize> {
         let zone = self.options.zone.as_deref();
-        let wants_level = intent.wants_level();
         plan.next(&View {
             standing: &|place| routed.standing(place, zone, wants_level),
             node: &|place| routed.candidate(place),

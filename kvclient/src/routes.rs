@@ -121,6 +121,19 @@ impl Routes {
         }
     }
 
+    /// The shard of a number, if the map has it.
+    pub(crate) fn shard_of_idx(&self, idx: u16) -> Option<RoutedShard<'_>> {
+        let place = self
+            .map
+            .shards()
+            .iter()
+            .position(|shard| shard.idx == idx)?;
+        Some(RoutedShard {
+            shard: &self.map.shards()[place],
+            nodes: &self.nodes[place],
+        })
+    }
+
     /// The way to a node, if the map knows it.
     pub(crate) fn node(&self, address: &Address) -> Option<&Arc<NodeLanes>> {
         let mut all = self.nodes.iter().flatten();

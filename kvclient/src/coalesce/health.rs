@@ -101,7 +101,9 @@ impl Finding {
             AttemptError::NotConnected(_) => Self::Gone,
             AttemptError::TimedOut => Self::Silent(took),
             AttemptError::Broken(_) | AttemptError::Undecodable(_) => Self::Fails,
-            AttemptError::Redirected { .. } | AttemptError::AnswerTooLarge { .. } => Self::Answers,
+            AttemptError::Redirected { .. }
+            | AttemptError::OtherShard { .. }
+            | AttemptError::AnswerTooLarge { .. } => Self::Answers,
             AttemptError::Refused(refusal) if refusal.code == ErrorCode::Behind => Self::Behind,
             AttemptError::Refused(_) => match classify(error) {
                 (ErrorKind::Unavailable, Advice::NextTarget) => Self::Fails,

@@ -19,6 +19,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -254,6 +255,13 @@ impl InFlight {
             Ok(_) => self.lanes.latency.record(took, now),
             Err(_) => _ = self.lanes.counts.errors.fetch_add(1, Relaxed),
         }
+    }
+
+    /// Takes note of what a stream from this node came to, which is none of its ops: of its health alone.
+    pub(crate) fn judge(&self, answer: &Result<(), AttemptError>, took: Duration) {
+        self.lanes
+            .health
+            .note(Finding::of(answer, took), self.chosen);
     }
 
     /// Takes note that another node answered a copy of the op sooner, though this one `began_first`.

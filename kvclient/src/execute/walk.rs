@@ -16,7 +16,7 @@ use crate::{
     coalesce::{Chosen, InFlight, Pending, Sending, Ticket, Travel},
     error::{Advice, Error},
     history::Why,
-    intent::Intent,
+    intent::{Intent, wants_level},
     plan::Plan,
     policy::{
         OpKind, hedge,
@@ -398,10 +398,11 @@ impl Course<'_> {
     /// The plan's next node, counted as busy with this op.
     fn next_node(&mut self, routed: &RoutedShard<'_>, op: &Op) -> Option<InFlight> {
         let asked = self.attempts;
-        let intent = &self.intent;
+        let wants_level = wants_level(self.intent.consistency());
+        let key = Some(&op.key);
         let place = self
             .router
-            .next_place(&mut self.plan, routed, intent, &op.key, asked)?;
+            .next_place(&mut self.plan, routed, key, wants_level, asked)?;
         // The plan may have been made for a map that named more nodes.
         routed.nodes.get(place).map(|node| node.count())
     }

@@ -17,8 +17,8 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ReadRequest<'a> {
-    /// The key.
-    pub key: &'a Key,
+    /// The key; `None` for a scan or a watch, which read many.
+    pub key: Option<&'a Key>,
     /// Nodes asked for this op before: 0 for its first attempt.
     pub asked: u32,
 }
@@ -132,7 +132,7 @@ impl ReadPolicy for StickyByKey {
     fn choose(&self, read: &ReadRequest<'_>, candidates: &Candidates<'_>) -> usize {
         let weight = |address: &Address| {
             let mut hash = Xxh3::new();
-            hash.update(read.key.as_bytes());
+            hash.update(read.key.map_or(&[], Key::as_bytes));
             hash.update(address.host().as_bytes());
             hash.update(&address.port().to_le_bytes());
             hash.digest()
@@ -171,7 +171,7 @@ mod tests {
         for at in 0..3_000 {
             let key = key_of(at);
             let read = ReadRequest {
-                key: &key,
+                key: Some(&key),
                 asked: 0,
             };
             let place = policy.choose(&read, &candidates);

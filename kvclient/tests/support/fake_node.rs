@@ -44,7 +44,33 @@ pub(crate) enum Reply {
     Moved(Address),
 }
 
+/// What a node does about a request for a stream: a scan or a watch.
+#[derive(Debug, Clone)]
+pub(crate) enum StreamReply {
+    /// Answers 200 with this header and then these parts.
+    Stream(Vec<(&'static str, String)>, Vec<Part>),
+    /// Answers with this status and body.
+    Http(u16, String),
+    /// Closes the connection without a word.
+    Break,
+    /// Never answers.
+    Hang,
+}
+
+/// A part of a streamed body.
+#[derive(Debug, Clone)]
+pub(crate) enum Part {
+    Bytes(Vec<u8>),
+    /// Waits until the test says true.
+    Gate(watch::Receiver<bool>),
+    /// Closes the connection in the middle of the body. Without it, the body ends cleanly.
+    Cut,
+    /// Sends nothing more and waits until the client closes the connection.
+    Hang,
+}
+
 type Script = Arc<dyn Fn(&Op) -> Reply + Send + Sync>;
+type StreamScript = Arc<dyn Fn(&Request) -> StreamReply + Send + Sync>;
 
 pub(crate) struct FakeNode {
     pub(crate) address: Address,
@@ -59,6 +85,10 @@ struct Shared {
     map_hangs: AtomicBool,
     connections: AtomicUsize,
     batches: Mutex<Vec<Vec<Op>>>,
+    stream_script: Mutex<Option<StreamScript>>,
+    streams: Mutex<Vec<Request>>,
+    /// Streams that hung until the client closed them.
+    closed_streams: AtomicUsize,
     paused: watch::Sender<bool>,
 }
 
@@ -82,6 +112,9 @@ impl FakeNode {
                 map_hangs: AtomicBool::new(false),
                 connections: AtomicUsize::new(0),
                 batches: Mutex::default(),
+                stream_script: Mutex::default(),
+                streams: Mutex::default(),
+                closed_streams: AtomicUsize::new(0),
                 paused: watch::Sender::new(false),
             }),
             accepting: Mutex::default(),
@@ -109,6 +142,24 @@ impl FakeNode {
 
     pub(crate) fn script(&self, script: impl Fn(&Op) -> Reply + Send + Sync + 'static) {
         *self.shared.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// What it does about scans and watches; without it, they are 404.
+    pub(crate) fn script_streams(
+        &self,
+        script: impl Fn(&Request) -> StreamReply + Send + Sync + 'static,
+    ) {
+        *self.shared.stream_script.lock().unwrap() = Some(Arc::new(script));
+    }
+
+    /// All requests for streams so far.
+    pub(crate) fn streams(&self) -> Vec<Request> {
+        self.shared.streams.lock().unwrap().clone()
+    }
+
+    /// How many streams that hung were closed by the client.
+    pub(crate) fn closed_streams(&self) -> usize {
+        self.shared.closed_streams.load(Ordering::SeqCst)
     }
 
     /// The map it says is in force.
@@ -258,13 +309,46 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-struct Request {
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
     method: String,
-    uri: String,
+    pub(crate) uri: String,
+    head: String,
     if_none_match: Option<String>,
     if_match: Option<String>,
     body: Bytes,
 }
+
+impl Request {
+    /// A header by its name.
+    pub(crate) fn header(&self, wanted: &str) -> Option<String> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            (name.eq_ignore_ascii_case(wanted)).then(|| value.trim().to_owned())
+        })
+    }
+
+    /// Parameters of the query.
+    pub(crate) fn query(&self) -> Query {
+        let (_, query) = self.uri.split_once('?').unwrap_or_default();
+        Query::parse(query, STREAM_PARAMETERS).unwrap()
+    }
+
+    fn is_stream(&self) -> bool {
+        let is_scan = self.method == "GET" && self.uri.starts_with("/kv?");
+        is_scan && !self.uri.contains("key=") || self.uri.starts_with("/watch")
+    }
+}
+
+const STREAM_PARAMETERS: &[&str] = &[
+    "prefix",
+    "start",
+    "end",
+    "after",
+    "limit",
+    "reverse",
+    "keys_only",
+];
 
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     stream.set_nodelay(true).unwrap();
@@ -279,6 +363,12 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             stream.write_all(&answer).await.unwrap();
             continue;
         }
+        if request.is_stream() {
+            match answer_stream(&mut stream, &shared, &request).await {
+                Some(()) => continue,
+                None => return,
+            }
+        }
         let Some(answer) = answer_ops(&shared, &request).await else {
             return;
         };
@@ -286,6 +376,52 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
             return;
         }
     }
+}
+
+/// Answers a scan or a watch; `None` if the connection is to be closed.
+async fn answer_stream(stream: &mut TcpStream, shared: &Shared, request: &Request) -> Option<()> {
+    shared.streams.lock().unwrap().push(request.clone());
+    let script = shared.stream_script.lock().unwrap().clone();
+    let missing = StreamReply::Http(404, String::new());
+    let (headers, parts) = match script.map_or(missing, |script| script(request)) {
+        StreamReply::Stream(headers, parts) => (headers, parts),
+        StreamReply::Http(status, body) => {
+            let answer = http(status, &[], body.as_bytes());
+            return stream.write_all(&answer).await.ok();
+        }
+        StreamReply::Break => return None,
+        StreamReply::Hang => return hang(stream, shared).await,
+    };
+    let mut head = "HTTP/1.1 200 Scripted\r\ntransfer-encoding: chunked\r\n".to_owned();
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes()).await.ok()?;
+    for part in parts {
+        match part {
+            Part::Bytes(bytes) if bytes.is_empty() => {}
+            Part::Bytes(bytes) => {
+                let size = format!("{:x}\r\n", bytes.len());
+                let chunk = [size.as_bytes(), &bytes, b"\r\n"].concat();
+                stream.write_all(&chunk).await.ok()?;
+            }
+            Part::Gate(mut open) => {
+                open.wait_for(|open| *open).await.ok()?;
+            }
+            Part::Cut => return None,
+            Part::Hang => return hang(stream, shared).await,
+        }
+    }
+    stream.write_all(b"0\r\n\r\n").await.ok()
+}
+
+/// Waits until the client closes the connection.
+async fn hang(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
+    let mut ignored = Vec::new();
+    while read_more(stream, &mut ignored).await.is_some() {}
+    shared.closed_streams.fetch_add(1, Ordering::SeqCst);
+    None
 }
 
 async fn answer_ops(shared: &Shared, request: &Request) -> Option<Vec<u8>> {
@@ -410,6 +546,7 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Re
         if_none_match: header("if-none-match"),
         if_match: header("if-match"),
         body: Bytes::copy_from_slice(&buffer[head_len..head_len + body_len]),
+        head,
     };
     buffer.drain(..head_len + body_len);
     Some(request)

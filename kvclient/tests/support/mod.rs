@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "only tests come here")]
 
 pub(crate) mod fake_node;
+pub(crate) mod fake_scan;
 
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use kvclient::{
     slot::Slot,
 };
 
-pub(crate) use fake_node::{FakeNode, Reply, found, missing, refused, stored};
+pub(crate) use fake_node::{FakeNode, Part, Reply, StreamReply, found, missing, refused, stored};
+pub(crate) use fake_scan::FakeShard;
 
 /// Nodes of a cluster by shard: the primary first.
 pub(crate) struct Cluster {
