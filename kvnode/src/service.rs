@@ -1,7 +1,8 @@
 //! The shard as handlers see it: what is in force now, and the one path that every op takes.
 //!
 //! An op goes: ownership, limits, then either the commit queue or a read of the store. Handlers only translate
-//! between HTTP and [`Op`]s. Reads run inline on the worker that asks; see `store/read.rs` for why.
+//! between HTTP and [`Op`]s. Atomic batches go the same way as a whole (`atomic.rs`). Reads run inline on the worker
+//! that asks; see `store/read.rs` for why.
 
 use std::{
     sync::{Arc, Weak, atomic::AtomicBool},
@@ -17,7 +18,7 @@ use kvclient::{
     shard_map::{Address, Role, Shard, ShardMap},
     wire::{
         MAX_WAIT_MS,
-        batch::{Action, Condition, Op, OpResult, Terms},
+        batch::{Action, Op, OpResult, Terms},
         error::{Applied, ErrorCode},
     },
 };
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::ShardClock,
-    commit::WriteOp,
+    commit::{MAX_ANSWER_BYTES, WriteOp, read_result},
     config::NodeConfig,
     metrics::Metrics,
     ownership::{self, Access, Decision, Place},
@@ -35,10 +36,6 @@ use crate::{
     storage::Storage,
     store::StoreError,
 };
-
-/// Values in the answer to one batch: what a client reads at once. A thousand values of the default limit would
-/// be a gigabyte.
-const MAX_ANSWER_BYTES: usize = 32 << 20;
 
 /// Everything handlers need; one per node.
 #[derive(Debug)]
@@ -232,7 +229,8 @@ impl Service {
         let _ = self.fences.try_send(newer);
     }
 
-    fn not_ready(&self, applied: Option<Applied>) -> OpResult {
+    /// The refusal while there is nothing to serve from.
+    pub fn not_ready(&self, applied: Option<Applied>) -> OpResult {
         OpResult::refused(
             ErrorCode::NotReady,
             self.readiness.load().to_text(),
@@ -240,8 +238,8 @@ impl Service {
         )
     }
 
-    /// What can be refused without asking the commit thread.
-    fn refuse_write(&self, op: &Op) -> Option<OpResult> {
+    /// What can be refused of a write without asking the commit thread.
+    pub fn refuse_write(&self, op: &Op) -> Option<OpResult> {
         let refuse =
             |code, message: String| Some(OpResult::refused(code, message, Some(Applied::No)));
         if op.terms.ack.is_some() {
@@ -333,25 +331,8 @@ impl Service {
             Err(error) => return read_failed(&error),
         };
         // Loaded after the lookup: it may say more than was seen, never less.
-        let position = Some(storage.store.visible());
-        let now_ms = self.clock.now_ms();
-        let Some(entry) = entry.filter(|entry| !entry.is_expired(now_ms)) else {
-            let mut absent = OpResult::refused(ErrorCode::NotFound, "there is no such key", None);
-            absent.position = position;
-            return absent;
-        };
-        let mut result = OpResult {
-            status: 200,
-            position,
-            etag: Some(entry.position),
-            ttl_ms: entry.expires_at_ms.map(|at| at.saturating_sub(now_ms)),
-            ..OpResult::default()
-        };
-        match op.terms.condition {
-            Some(Condition::Differs(known)) if known == entry.position => result.status = 304,
-            _ => result.value = Some(entry.value),
-        }
-        result
+        let position = storage.store.visible();
+        read_result(op, entry, self.clock.now_ms(), position)
     }
 
     fn refuse_lag(&self, storage: &Storage, limit: u64) -> Option<OpResult> {
@@ -376,10 +357,7 @@ struct PendingWrites {
 
 impl PendingWrites {
     fn push(&mut self, index: usize, op: Op, arrived: Instant) {
-        let deadline = op
-            .terms
-            .time_left_ms
-            .map(|ms| arrived + Duration::from_millis(ms.into()));
+        let deadline = deadline(&op.terms, arrived);
         self.at.push(index);
         self.ops.push(WriteOp::new(op, deadline));
     }
@@ -393,6 +371,12 @@ impl PendingWrites {
             results[at] = answer;
         }
     }
+}
+
+/// When the caller of an op that came at `arrived` stops waiting.
+pub fn deadline(terms: &Terms, arrived: Instant) -> Option<Instant> {
+    let left = terms.time_left_ms?;
+    Some(arrived + Duration::from_millis(left.into()))
 }
 
 /// Waits until a node holds a position, but not longer than to `until`.

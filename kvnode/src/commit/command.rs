@@ -6,7 +6,7 @@ use bytes::Bytes;
 use kvclient::{
     position::{Epoch, Position},
     wire::{
-        batch::{Op, OpResult},
+        batch::{Op, OpResult, RequestId},
         log::Frame,
     },
 };
@@ -35,6 +35,30 @@ impl WriteOp {
     }
 }
 
+/// Ops of which all are done or none.
+#[derive(Debug)]
+pub struct AtomicOps {
+    pub(super) ops: Vec<Op>,
+    /// After this moment they must not be begun.
+    pub(super) deadline: Option<Instant>,
+    pub(super) identity: Option<Identity>,
+}
+
+/// One result per op, or why nothing was done.
+pub type AtomicAnswer = Result<Vec<OpResult>, OpResult>;
+
+impl AtomicOps {
+    /// Ops that must not be begun after `deadline`, under one request id; those of the ops themselves count for nothing.
+    pub fn new(ops: Vec<Op>, id: Option<RequestId>, deadline: Option<Instant>) -> Self {
+        let identity = id.map(|id| Identity::of_batch(id, &ops));
+        Self {
+            ops,
+            deadline,
+            identity,
+        }
+    }
+}
+
 /// Why frames of another node were not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -57,6 +81,10 @@ pub(super) enum Command {
     Writes {
         ops: Vec<WriteOp>,
         reply: oneshot::Sender<Vec<OpResult>>,
+    },
+    Atomic {
+        batch: AtomicOps,
+        reply: oneshot::Sender<AtomicAnswer>,
     },
     Frames {
         frames: Vec<Frame>,

@@ -29,6 +29,28 @@ pub(super) fn needs_current(op: &Op) -> bool {
     op.terms.condition.is_some() || !matches!(op.action, Action::Put { .. })
 }
 
+/// The answer to a read that found this entry, expired or not, when it was shard time `now_ms` and the node had come
+/// to `position`.
+pub fn read_result(op: &Op, entry: Option<Entry>, now_ms: u64, position: Position) -> OpResult {
+    let Some(entry) = entry.filter(|entry| !entry.is_expired(now_ms)) else {
+        let mut absent = OpResult::refused(ErrorCode::NotFound, "there is no such key", None);
+        absent.position = Some(position);
+        return absent;
+    };
+    let mut result = OpResult {
+        status: 200,
+        position: Some(position),
+        etag: Some(entry.position),
+        ttl_ms: entry.expires_at_ms.map(|at| at.saturating_sub(now_ms)),
+        ..OpResult::default()
+    };
+    match op.terms.condition {
+        Some(Condition::Differs(known)) if known == entry.position => result.status = 304,
+        _ => result.value = Some(entry.value),
+    }
+    result
+}
+
 /// Decides one write.
 ///
 /// `current` is the live entry (`None` if absent, or not needed), `next` the position that the effect will get.

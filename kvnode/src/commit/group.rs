@@ -15,7 +15,11 @@ use kvclient::{
 };
 use tokio::sync::oneshot;
 
-use super::{command::AppendError, identity::Identity, remembered::Known};
+use super::{
+    command::{AppendError, AtomicAnswer},
+    identity::Identity,
+    remembered::Known,
+};
 use crate::store::Entry;
 
 /// What will become one frame, with the answers that wait for it.
@@ -35,6 +39,11 @@ pub(super) enum Waiting {
     Writes {
         answers: Answers,
         reply: oneshot::Sender<Vec<OpResult>>,
+    },
+    Atomic {
+        answer: AtomicAnswer,
+        rests: Rests,
+        reply: oneshot::Sender<AtomicAnswer>,
     },
     Expired {
         deleted: usize,
@@ -100,6 +109,16 @@ impl Group {
                     answers.settle(refusal);
                     let _ = reply.send(answers.results);
                 }
+                Waiting::Atomic {
+                    answer,
+                    rests,
+                    reply,
+                } => {
+                    let _ = reply.send(match refusal {
+                        Some(refusal) if rests == Rests::OnFrame => Err(refusal.to_result()),
+                        _ => answer,
+                    });
+                }
                 Waiting::Expired {
                     deleted,
                     settled,
@@ -113,31 +132,20 @@ impl Group {
 
     /// Adds a record and remembers how it leaves the entry. `current` is the entry before it, if it was read.
     pub(super) fn push(&mut self, position: Position, record: Record, current: Option<Entry>) {
-        let after = match (&record.effect, current) {
-            (
-                Effect::Put {
-                    value,
-                    expires_at_ms,
-                },
-                _,
-            ) => Some(Entry {
-                position,
-                expires_at_ms: *expires_at_ms,
-                value: value.clone(),
-            }),
-            (Effect::Expire { expires_at_ms }, Some(entry)) => Some(Entry {
-                position,
-                expires_at_ms: *expires_at_ms,
-                ..entry
-            }),
-            (Effect::Expire { .. } | Effect::Delete { .. } | Effect::EpochStart { .. }, _) => None,
-        };
+        let after = entry_after(position, &record, current);
         self.builder.push(&record);
         self.changed.insert(record.key.clone(), after);
         if let Some(mark) = &record.mark {
             self.marks.insert((mark.client, mark.n), self.records.len());
         }
         self.records.push((position, record));
+    }
+
+    /// The end of what is decided so far, when the log ends at `durable`.
+    pub(super) fn end(&self, durable: Position) -> Position {
+        self.records
+            .last()
+            .map_or(durable, |(position, _)| *position)
     }
 
     /// What the frame at hand knows of a request.
@@ -211,5 +219,32 @@ impl Refusal {
             ),
         };
         OpResult::refused(code, message, Some(Applied::No))
+    }
+}
+
+/// How a record leaves an entry; `current` is the entry before it.
+pub(super) fn entry_after(
+    position: Position,
+    record: &Record,
+    current: Option<Entry>,
+) -> Option<Entry> {
+    match (&record.effect, current) {
+        (
+            Effect::Put {
+                value,
+                expires_at_ms,
+            },
+            _,
+        ) => Some(Entry {
+            position,
+            expires_at_ms: *expires_at_ms,
+            value: value.clone(),
+        }),
+        (Effect::Expire { expires_at_ms }, Some(entry)) => Some(Entry {
+            position,
+            expires_at_ms: *expires_at_ms,
+            ..entry
+        }),
+        (Effect::Expire { .. } | Effect::Delete { .. } | Effect::EpochStart { .. }, _) => None,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The digest is made by the handler's thread, so that large values do not keep the commit thread.
 
-use kvclient::wire::batch::{Op, RequestId, Terms};
+use kvclient::wire::batch::{Op, RequestId, Terms, encode_ops};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A request id and what it stands for.
@@ -23,6 +23,15 @@ impl Identity {
             id,
             digest: xxh3_64(&bytes),
         })
+    }
+
+    /// That of an atomic batch. Its bytes begin with the stamp of batches, so it is never that of an op.
+    pub(super) fn of_batch(id: RequestId, ops: &[Op]) -> Self {
+        let ops: Vec<Op> = ops.iter().map(essence).collect();
+        Self {
+            id,
+            digest: xxh3_64(&encode_ops(ops.iter())),
+        }
     }
 }
 
@@ -98,5 +107,15 @@ mod tests {
             put("v", Some(5)),
         ];
         assert!(others.iter().all(|other| *other != first), "{others:?}");
+        let op = Op::new(Key::new("k").unwrap(), Action::Delete);
+        let id = RequestId {
+            client: 1,
+            n: 2,
+            floor: 0,
+        };
+        let batch = Identity::of_batch(id, std::slice::from_ref(&op));
+        let mut alone = op;
+        alone.terms.request_id = Some(id);
+        assert_ne!(Some(batch), Identity::of_op(&alone));
     }
 }

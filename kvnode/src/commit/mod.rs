@@ -7,12 +7,15 @@
 //! A write that carries a request id is done once: what it did goes into its record, is remembered while this node
 //! reigns and read back when the next reign begins, here or elsewhere. A repeat is answered with it.
 //!
+//! An atomic batch is drafted whole and joins the group only if all of it can be done in one frame.
+//!
 //! Invariant: no answer of a group that holds a record leaves before that record is synced. If the sync fails, all
 //! of the group are unknown, nothing is published, and the thread ends: the node then exits.
 //!
 //! It is one OS thread and never touches an async runtime; callers wait on oneshot channels. A caller that goes
 //! away changes nothing: its ops are decided all the same.
 
+mod atomic;
 mod command;
 mod decide;
 mod group;
@@ -42,7 +45,9 @@ use kvclient::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-pub use command::{AppendError, WriteOp};
+pub use atomic::{MAX_ANSWER_BYTES, named};
+pub use command::{AppendError, AtomicAnswer, AtomicOps, WriteOp};
+pub use decide::read_result;
 pub use thread::CommitStats;
 
 use command::Command;
@@ -135,28 +140,35 @@ impl Commit {
     /// Once queued the ops are decided, whether or not the caller still waits.
     pub async fn write(&self, ops: Vec<WriteOp>) -> Vec<OpResult> {
         let count = ops.len();
-        let (reply, answers) = oneshot::channel();
-        if self
-            .queue
-            .send(Command::Writes { ops, reply })
-            .await
-            .is_err()
-        {
-            let refused = || {
-                OpResult::refused(
-                    ErrorCode::NotReady,
-                    "this node stops; ask again later",
-                    Some(Applied::No),
-                )
-            };
-            return std::iter::repeat_with(refused).take(count).collect();
+        let answers = self.ask(|reply| Command::Writes { ops, reply }).await;
+        answers.unwrap_or_else(|failed| vec![failed; count])
+    }
+
+    /// Queues ops of which all are done or none, and waits for their answer.
+    ///
+    /// # Cancel safety
+    /// As [`Self::write`].
+    pub async fn write_atomic(&self, batch: AtomicOps) -> AtomicAnswer {
+        self.ask(|reply| Command::Atomic { batch, reply }).await?
+    }
+
+    /// Asks for a write; if there is no answer, what to say of it.
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, OpResult> {
+        let (reply, answer) = oneshot::channel();
+        if self.queue.send(command(reply)).await.is_err() {
+            return Err(OpResult::refused(
+                ErrorCode::NotReady,
+                "this node stops; ask again later",
+                Some(Applied::No),
+            ));
         }
-        answers.await.unwrap_or_else(|_| {
+        answer.await.map_err(|_| {
             let message =
                 "storage failed while this was written; it may or may not have been stored";
-            let unknown =
-                || OpResult::refused(ErrorCode::StorageFailed, message, Some(Applied::Unknown));
-            std::iter::repeat_with(unknown).take(count).collect()
+            OpResult::refused(ErrorCode::StorageFailed, message, Some(Applied::Unknown))
         })
     }
 

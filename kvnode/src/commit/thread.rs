@@ -123,6 +123,10 @@ impl Committer {
                     ops += writes.len();
                     self.decide_writes(&mut group, writes, reply)?;
                 }
+                Command::Atomic { batch, reply } => {
+                    ops += batch.ops.len();
+                    self.decide_atomic(&mut group, batch, reply)?;
+                }
                 Command::Expired { entries, reply } => {
                     ops += entries.len();
                     self.decide_expired(&mut group, entries, reply)?;

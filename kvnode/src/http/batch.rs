@@ -1,16 +1,18 @@
-//! `POST /batch`: many ops in one request. Understood whole or not at all.
+//! `POST /batch`: many ops in one request. Understood whole or not at all; with `?atomic` done whole or not at all.
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use kvclient::wire::{
     MAX_BATCH_BYTES,
-    batch::{decode_ops, encode_results},
+    batch::{Op, RequestId, decode_ops, encode_results},
     content_type,
     error::ErrorCode,
+    header,
     query::Query,
 };
 
-use super::{answer, body, request::BadRequest};
-use crate::service::Service;
+use super::{answer, body, request, request::BadRequest};
+use crate::{atomic, service::Service};
 
 /// Does the ops of a batch and answers each.
 pub(super) async fn batch(
@@ -18,45 +20,104 @@ pub(super) async fn batch(
     payload: &mut web::Payload,
     service: web::Data<Service>,
 ) -> HttpResponse {
-    if let Err(error) = check(&request) {
-        return answer::refused_write(error, &service);
-    }
+    let asked = match Asked::of(&request) {
+        Ok(asked) => asked,
+        Err(error) => return answer::refused_write(error, &service),
+    };
     let body = match body::read(&service, &request, payload, MAX_BATCH_BYTES).await {
         Ok(body) => body,
         Err(error) => return answer::refused_write(error, &service),
     };
-    let ops = match decode_ops(body.bytes.clone()) {
-        Ok(ops) => ops,
-        Err(error) => {
-            let error = BadRequest::new(
-                ErrorCode::MalformedBatch,
-                format!("{error}; nothing was done"),
-            );
-            return answer::refused_write(error, &service);
-        }
+    let (ops, id) = match asked.ops(body.bytes.clone()) {
+        Ok(understood) => understood,
+        Err(error) => return answer::refused_write(error, &service),
     };
     service.metrics.saw_batch(ops.len());
-    let results = service.execute(ops).await;
+    let results = match asked.whole {
+        Whole::No => service.execute(ops).await,
+        Whole::Atomic => match atomic::execute(&service, ops, id).await {
+            Ok(results) => results,
+            Err(refusal) => return answer::op(&request, refusal, &service),
+        },
+    };
     answer::data(200, &service)
         .content_type(content_type::FRAMES)
         .body(encode_results(results.iter()))
 }
 
-fn check(request: &HttpRequest) -> Result<(), BadRequest> {
-    let query = Query::parse(request.uri().query().unwrap_or_default(), &["atomic"])?;
-    if query.flag("atomic")? {
-        return Err(BadRequest::new(
-            ErrorCode::NotImplemented,
-            "?atomic is not in this version; nothing was done",
-        ));
+/// What stands beside the body.
+struct Asked {
+    whole: Whole,
+    /// `Kv-Request-Id`, for an atomic batch.
+    id: Option<RequestId>,
+}
+
+/// Whether ops are done each by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    No,
+    Atomic,
+}
+
+impl Asked {
+    fn of(request: &HttpRequest) -> Result<Self, BadRequest> {
+        let query = Query::parse(request.uri().query().unwrap_or_default(), &["atomic"])?;
+        let whole = match query.flag("atomic")? {
+            true => Whole::Atomic,
+            false => Whole::No,
+        };
+        let id = request::request_id(request)?;
+        if id.is_some() && whole == Whole::No {
+            let message = format!(
+                "{} goes with ?atomic; otherwise each op has a request id of its own. Nothing was done",
+                header::REQUEST_ID
+            );
+            return Err(BadRequest::new(ErrorCode::BadParameter, message));
+        }
+        let given = request
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok());
+        if given != Some(content_type::FRAMES) {
+            let message = format!("a batch is {}; nothing was done", content_type::FRAMES);
+            return Err(BadRequest::new(ErrorCode::UnsupportedMediaType, message));
+        }
+        Ok(Self { whole, id })
     }
-    let given = request
-        .headers()
-        .get("content-type")
-        .and_then(|value| value.to_str().ok());
-    if given != Some(content_type::FRAMES) {
-        let message = format!("a batch is {}; nothing was done", content_type::FRAMES);
-        return Err(BadRequest::new(ErrorCode::UnsupportedMediaType, message));
+
+    /// The ops, and the request id of an atomic batch.
+    fn ops(&self, body: Bytes) -> Result<(Vec<Op>, Option<RequestId>), BadRequest> {
+        let ops = decode_ops(body).map_err(malformed)?;
+        let id = match self.whole {
+            Whole::No => None,
+            Whole::Atomic => one_id(self.id, &ops)?,
+        };
+        Ok((ops, id))
     }
-    Ok(())
+}
+
+/// The one request id of an atomic batch: from the header, or that of its first op.
+fn one_id(header: Option<RequestId>, ops: &[Op]) -> Result<Option<RequestId>, BadRequest> {
+    let mut of_ops = ops.iter().map(|op| op.terms.request_id);
+    let first = of_ops.next().flatten();
+    if let Some(at) = of_ops.position(|id| id.is_some()) {
+        let number = at + 2;
+        return Err(malformed(format!(
+            "op {number} has a request id; an atomic batch has one for all, on its first op"
+        )));
+    }
+    match (header, first) {
+        (Some(_), Some(_)) => Err(malformed(format!(
+            "a request id stands in {} and on the first op; give it once",
+            header::REQUEST_ID
+        ))),
+        (header, first) => Ok(header.or(first)),
+    }
+}
+
+fn malformed(problem: impl std::fmt::Display) -> BadRequest {
+    BadRequest::new(
+        ErrorCode::MalformedBatch,
+        format!("{problem}; nothing was done"),
+    )
 }

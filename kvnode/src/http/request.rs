@@ -57,6 +57,9 @@ impl From<QueryError> for BadRequest {
     }
 }
 
+/// What a request id looks like, for messages.
+pub(super) const REQUEST_ID_FORM: &str = "<uuid>.<n>, optionally with ;floor=<m>";
+
 /// Parameters that ops on `/kv` know.
 const KV_PARAMETERS: &[&str] = &["key", "ttl", "incr", "persist"];
 
@@ -101,12 +104,7 @@ pub(super) fn key_parameter(
 pub(super) fn terms(request: &HttpRequest) -> Result<Terms, BadRequest> {
     Ok(Terms {
         condition: condition(request)?,
-        request_id: parsed(
-            request,
-            header::REQUEST_ID,
-            "<uuid>.<n>, optionally with ;floor=<m>",
-            request_id,
-        )?,
+        request_id: request_id(request)?,
         ack: match text(request, header::ACK)? {
             None | Some("primary") => None,
             Some("majority") => Some(Ack::Majority),
@@ -155,8 +153,18 @@ fn condition(request: &HttpRequest) -> Result<Option<Condition>, BadRequest> {
     }
 }
 
+/// `Kv-Request-Id`.
+pub(super) fn request_id(request: &HttpRequest) -> Result<Option<RequestId>, BadRequest> {
+    parsed(
+        request,
+        header::REQUEST_ID,
+        REQUEST_ID_FORM,
+        parse_request_id,
+    )
+}
+
 /// `<uuid>.<n>` or `<uuid>.<n>;floor=<m>`; the uuid with or without dashes.
-fn request_id(text: &str) -> Option<RequestId> {
+pub(super) fn parse_request_id(text: &str) -> Option<RequestId> {
     let (id, floor) = match text.split_once(';') {
         Some((id, floor)) => (id, number(floor.trim().strip_prefix("floor=")?)?),
         None => (text, 0),

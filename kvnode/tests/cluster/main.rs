@@ -4,6 +4,7 @@
 //! directory, waits on conditions, and leaves no process behind. `KV_SLOW=1` runs the long forms too; `KV_SEED`
 //! repeats the random choices of a run.
 
+mod atomic;
 mod changes;
 mod crash;
 mod keys;

@@ -623,7 +623,8 @@ async fn a_batch_that_does_not_decode_does_nothing() {
     for (content_type, uri, status) in [
         ("text/plain", "/batch", 415),
         ("application/json", "/batch", 415),
-        ("application/x-kv-frames", "/batch?atomic", 501),
+        ("text/plain", "/batch?atomic", 415),
+        ("application/x-kv-frames", "/batch?atomic=maybe", 400),
         ("application/x-kv-frames", "/batch?atmoic", 400),
     ] {
         let ask = Ask::new("POST", uri).header("content-type", content_type);

@@ -1,5 +1,6 @@
 //! Tests of the thread as a whole, over a real log and store.
 
+mod atomic;
 mod requests;
 
 use std::{path::Path, sync::mpsc};

@@ -1,0 +1,76 @@
+//! An atomic batch, from ownership to the commit thread: all of it is done here or nothing.
+
+use std::time::Instant;
+
+use kvclient::{
+    slot::Slot,
+    wire::{
+        batch::{Op, OpResult, RequestId},
+        error::{Applied, ErrorCode},
+    },
+};
+
+use crate::{
+    commit::{AtomicAnswer, AtomicOps, named},
+    ownership::Access,
+    service::{Service, deadline, turned_away},
+};
+
+/// Does all of a batch's ops in order, or none of them. Only the primary takes it, even if it writes nothing: what it
+/// reads is one moment of the shard.
+///
+/// # Errors
+/// The refusal of the whole, which names the op that was the reason.
+///
+/// # Cancel safety
+/// Once queued it is decided, whether or not the caller still waits.
+pub async fn execute(service: &Service, ops: Vec<Op>, id: Option<RequestId>) -> AtomicAnswer {
+    let arrived = Instant::now();
+    let Some(first) = ops.first() else {
+        return Ok(Vec::new());
+    };
+    if let Some(refusal) = refuse_slots(&ops) {
+        return Err(refusal);
+    }
+    let elsewhere = turned_away(
+        &service.route(&first.key, Access::Write, &service.map.load()),
+        Some(Applied::No),
+    );
+    if let Some(refusal) = elsewhere {
+        return Err(refusal);
+    }
+    let storage = service.storage.load_full();
+    let storage = storage.ok_or_else(|| service.not_ready(Some(Applied::No)))?;
+    for (at, op) in ops.iter().enumerate() {
+        let refusal = match op.action.is_write() {
+            true => service.refuse_write(op),
+            false => service.readable(&op.terms, arrived).await.err(),
+        };
+        if let Some(refusal) = refusal {
+            return Err(named(at, op, refusal));
+        }
+    }
+    let until = ops
+        .iter()
+        .filter_map(|op| deadline(&op.terms, arrived))
+        .min();
+    storage
+        .commit
+        .write_atomic(AtomicOps::new(ops, id, until))
+        .await
+}
+
+/// The refusal of keys of several slots.
+fn refuse_slots(ops: &[Op]) -> Option<OpResult> {
+    let slot = |op: &Op| Slot::of(&op.key).number();
+    let stray = |pair: &&[Op]| slot(&pair[0]) != slot(&pair[1]);
+    let (at, pair) = ops.windows(2).enumerate().find(|(_, pair)| stray(pair))?;
+    let message = format!(
+        "its slot is {}, that of the op before it {}; keys of an atomic batch share one, for example by a common part in \
+         braces, as {{user:1}}:cart and {{user:1}}:name. Nothing was done",
+        slot(&pair[1]),
+        slot(&pair[0])
+    );
+    let refusal = OpResult::refused(ErrorCode::CrossSlot, message, Some(Applied::No));
+    Some(named(at + 1, &pair[1], refusal))
+}
