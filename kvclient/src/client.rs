@@ -29,6 +29,7 @@ use crate::{
     shard_map::ShardMap,
     slot::Slot,
     stats::Stats,
+    watch::Watch,
     wire::batch::{Action, Op, OpResult},
 };
 
@@ -209,6 +210,33 @@ impl Client {
     /// ```
     pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Scan {
         Scan::new(self.router.clone(), self.session.clone(), prefix.as_ref())
+    }
+
+    /// All changes of keys that begin with a prefix, over all shards: a stream, see [`Watch`] for its settings and its
+    /// errors. An empty prefix: all changes.
+    ///
+    /// ```no_run
+    /// # async fn follow(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use futures_util::TryStreamExt;
+    /// use kvclient::{Change, Session};
+    ///
+    /// let mut changes = kv.watch("user:");
+    /// changes.ready().await?; // it listens: what is written from here on is told
+    /// kv.put("user:1", "Ada").await?;
+    /// while let Some(event) = changes.try_next().await? {
+    ///     match event.change {
+    ///         Change::Put { value, .. } => println!("{} is {value:?} now", event.key),
+    ///         Change::Delete { .. } => println!("{} is gone", event.key),
+    ///         _ => {}
+    ///     }
+    ///     let token = changes.position().to_token(); // keep it, to go on here another time:
+    ///     let _later = kv.watch("user:").from(Session::from_token(&token).unwrap_or_default());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Watch {
+        Watch::new(self.router.clone(), self.session.clone(), prefix.as_ref())
     }
 
     /// Who owns a key, by the map in force. Asks nobody.

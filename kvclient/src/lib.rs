@@ -26,6 +26,7 @@
 //!     println!("{} bytes, written at {}", entry.value.len(), entry.position);
 //! }
 //! let mut users = kv.scan("user:"); // a Stream over all shards, in key order
+//! let mut changes = kv.watch("user:"); // a Stream of what is written from now on
 //! # Ok(())
 //! # }
 //! ```
@@ -102,6 +103,7 @@ mod routes;
 mod scan;
 mod shard_reader;
 mod stats;
+mod watch;
 
 pub use crate::{
     atomic::{AtomicBatch, Done},
@@ -121,4 +123,5 @@ pub use crate::{
     session::Session,
     shard_map::{Address, ShardMap},
     stats::{NodeStats, Stats},
+    watch::{Change, Event, Watch},
 };

@@ -30,7 +30,7 @@ use crate::{
     },
     position::Position,
     router::Router,
-    shard_map::Shard,
+    shard_map::{Address, Shard},
     wire::{MAX_WAIT_MS, batch::Terms, error::ErrorCode, header},
 };
 
@@ -100,8 +100,28 @@ impl ShardReader {
         }
     }
 
+    pub(crate) fn shard_idx(&self) -> u16 {
+        self.shard_idx
+    }
+
     pub(crate) fn shard(&self) -> &Arc<str> {
         &self.shard
+    }
+
+    /// The node asked now, or last.
+    pub(crate) fn node(&self) -> Option<&Address> {
+        let node = self.node.as_ref()?;
+        Some(node.lanes().address())
+    }
+
+    /// How many nodes can be asked, by the map in force.
+    pub(crate) fn candidates(&self) -> usize {
+        let routes = self.options.router.refresher.routes();
+        let shard = routes.shard_of_idx(self.shard_idx);
+        match self.options.consistency {
+            Consistency::Primary => 1,
+            _ => shard.map_or(0, |shard| shard.nodes.len()),
+        }
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -253,8 +273,8 @@ impl ShardReader {
         let mut failed = Error::new(kind, self.options.op)
             .with_shard(&*self.shard)
             .with_attempts(self.attempts);
-        if let Some(node) = &self.node {
-            failed = failed.with_node(node.lanes().address().clone());
+        if let Some(node) = self.node() {
+            failed = failed.with_node(node.clone());
         }
         if is_lost(&error)
             && let Asked::After(lost) | Asked::Session(Some(lost)) = self.asked

@@ -30,6 +30,7 @@ const ORDER: &[&str] = &[
     "wire/pull",
     "wire/snapshot",
     "wire/scan",
+    "wire/watch",
     // One node over HTTP.
     "attempt",
     "error",
@@ -64,6 +65,8 @@ const ORDER: &[&str] = &[
     "shard_reader",
     "scan/shard",
     "scan",
+    "watch/shard",
+    "watch",
     "map_changes",
     "client",
     "atomic",

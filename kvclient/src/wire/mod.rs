@@ -16,6 +16,7 @@ pub mod query;
 pub mod redirect;
 pub mod scan;
 pub mod snapshot;
+pub mod watch;
 
 /// Paths of a node.
 pub mod route {

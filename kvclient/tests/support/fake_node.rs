@@ -63,6 +63,8 @@ pub(crate) enum Part {
     Bytes(Vec<u8>),
     /// Waits until the test says true.
     Gate(watch::Receiver<bool>),
+    /// Sends these pieces from a place on, and further ones as the test adds them, until the client closes.
+    Live(watch::Receiver<Vec<Vec<u8>>>, usize),
     /// Closes the connection in the middle of the body. Without it, the body ends cleanly.
     Cut,
     /// Sends nothing more and waits until the client closes the connection.
@@ -400,20 +402,46 @@ async fn answer_stream(stream: &mut TcpStream, shared: &Shared, request: &Reques
     stream.write_all(head.as_bytes()).await.ok()?;
     for part in parts {
         match part {
-            Part::Bytes(bytes) if bytes.is_empty() => {}
-            Part::Bytes(bytes) => {
-                let size = format!("{:x}\r\n", bytes.len());
-                let chunk = [size.as_bytes(), &bytes, b"\r\n"].concat();
-                stream.write_all(&chunk).await.ok()?;
-            }
+            Part::Bytes(bytes) => write_chunk(stream, &bytes).await?,
             Part::Gate(mut open) => {
                 open.wait_for(|open| *open).await.ok()?;
             }
+            Part::Live(pieces, from) => return live(stream, shared, pieces, from).await,
             Part::Cut => return None,
             Part::Hang => return hang(stream, shared).await,
         }
     }
     stream.write_all(b"0\r\n\r\n").await.ok()
+}
+
+async fn write_chunk(stream: &mut TcpStream, bytes: &[u8]) -> Option<()> {
+    if bytes.is_empty() {
+        // An empty chunk would be the end.
+        return Some(());
+    }
+    let size = format!("{:x}\r\n", bytes.len());
+    let chunk = [size.as_bytes(), bytes, b"\r\n"].concat();
+    stream.write_all(&chunk).await.ok()
+}
+
+/// Sends what is there and what comes, until the client closes the connection.
+async fn live(
+    stream: &mut TcpStream,
+    shared: &Shared,
+    mut pieces: watch::Receiver<Vec<Vec<u8>>>,
+    mut from: usize,
+) -> Option<()> {
+    loop {
+        let new: Vec<Vec<u8>> = pieces.borrow_and_update()[from..].to_vec();
+        from += new.len();
+        for piece in new {
+            write_chunk(stream, &piece).await?;
+        }
+        tokio::select! {
+            changed = pieces.changed() => changed.ok()?,
+            closed = hang(stream, shared) => return closed,
+        }
+    }
 }
 
 /// Waits until the client closes the connection.

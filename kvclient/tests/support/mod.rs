@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "only tests come here")]
 
+pub(crate) mod fake_log;
 pub(crate) mod fake_node;
 pub(crate) mod fake_scan;
 
@@ -17,6 +18,7 @@ use kvclient::{
     slot::Slot,
 };
 
+pub(crate) use fake_log::FakeLog;
 pub(crate) use fake_node::{FakeNode, Part, Reply, StreamReply, found, missing, refused, stored};
 pub(crate) use fake_scan::FakeShard;
 

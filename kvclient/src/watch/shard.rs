@@ -1,0 +1,169 @@
+//! One shard's feed: followed at one of its nodes, and at another one when that falls silent or ends.
+//!
+//! Goes on behind the last position it has read, so nothing is missed and nothing comes twice. Nodes say where they
+//! are every 5 s, also if nothing happens: a rare prefix does not fall behind the log, and a connection that is silent
+//! for longer is dead.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::{
+    attempt::{AttemptError, Refusal},
+    error::Error,
+    position::Position,
+    shard_map::Address,
+    shard_reader::ShardReader,
+    wire::{
+        error::ErrorCode,
+        watch::{WatchDecoder, WatchItem, uri},
+    },
+};
+
+/// What to do about a log that no longer reaches back.
+const TRUNCATED: &str = "its log no longer has what comes next; start a watch from now, wait until it is ready, scan, \
+    then follow that watch";
+
+/// A shard while it is watched.
+pub(super) struct ShardWatch {
+    reader: ShardReader,
+    prefix: Bytes,
+    /// Go on behind it; `None`: from now, whenever that is.
+    at: Option<Position>,
+    decoder: WatchDecoder,
+    /// Read and not taken yet: what one piece of the body held.
+    ready: VecDeque<WatchItem>,
+    /// What came behind `ready`.
+    failure: Option<AttemptError>,
+    /// Nodes whose log does not reach back to `at`.
+    truncated: HashSet<Address>,
+}
+
+impl ShardWatch {
+    /// Nothing is asked before the first [`Self::fetch`].
+    pub(super) fn new(reader: ShardReader, prefix: Bytes, after: Option<Position>) -> Self {
+        Self {
+            reader,
+            prefix,
+            at: after,
+            decoder: WatchDecoder::new(),
+            ready: VecDeque::new(),
+            failure: None,
+            truncated: HashSet::new(),
+        }
+    }
+
+    pub(super) fn reader(&self) -> &ShardReader {
+        &self.reader
+    }
+
+    /// The next record or position, if it has been read.
+    pub(super) fn pop(&mut self) -> Option<WatchItem> {
+        self.ready.pop_front()
+    }
+
+    /// The next position, if it has been read and nothing stands before it.
+    pub(super) fn pop_position(&mut self) -> Option<Position> {
+        let Some(WatchItem::Position(at)) = self.ready.front() else {
+            return None;
+        };
+        let at = *at;
+        self.ready.pop_front();
+        Some(at)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Reads on until something is there.
+    pub(super) async fn fetch(mut self: Box<Self>) -> Result<Box<Self>, Error> {
+        if let Some(failure) = self.failure.take() {
+            self.recover(failure).await?;
+        }
+        while self.ready.is_empty() {
+            match self.read().await {
+                Err(failure) if self.ready.is_empty() => self.recover(failure).await?,
+                read => self.failure = read.err(),
+            }
+        }
+        Ok(self)
+    }
+
+    async fn read(&mut self) -> Result<(), AttemptError> {
+        if !self.reader.is_open() {
+            self.decoder = WatchDecoder::new();
+            let uri = uri(&self.prefix, self.at);
+            self.reader.open(&uri, self.at).await?;
+        }
+        match self.reader.chunk().await? {
+            Some(piece) => self.take(&piece),
+            None => Err(AttemptError::Broken("the feed ended".to_owned())),
+        }
+    }
+
+    /// Takes all events that are whole.
+    fn take(&mut self, piece: &Bytes) -> Result<(), AttemptError> {
+        self.decoder.push(piece);
+        let before = self.at;
+        let taken = self.take_items();
+        if let Some(at) = self.at.filter(|_| self.at > before) {
+            self.truncated.clear();
+            self.reader.saw(at);
+        }
+        taken
+    }
+
+    fn take_items(&mut self) -> Result<(), AttemptError> {
+        loop {
+            let item = self.decoder.next_item();
+            let item = item.map_err(|error| AttemptError::Undecodable(error.to_string()))?;
+            let at = match &item {
+                Some(WatchItem::Record { position, .. }) => *position,
+                Some(WatchItem::Position(at)) => *at,
+                Some(WatchItem::Truncated { position, .. }) => return Err(truncated(*position)),
+                None => return Ok(()),
+            };
+            // What comes again after a new start was told before.
+            let is_new = match (&item, self.at) {
+                (Some(WatchItem::Record { .. }), Some(before)) => at > before,
+                (_, before) => Some(at) >= before,
+            };
+            if is_new {
+                self.at = Some(at);
+                self.ready.extend(item);
+            }
+        }
+    }
+
+    async fn recover(&mut self, failure: AttemptError) -> Result<(), Error> {
+        let is_truncated = matches!(
+            &failure,
+            AttemptError::Refused(refusal) if refusal.code == ErrorCode::LogTruncated
+        );
+        if !is_truncated {
+            return self.reader.recover(failure).await;
+        }
+        // The log of another node may reach further back.
+        self.reader.begin();
+        self.reader.note(&failure);
+        self.truncated.extend(self.reader.node().cloned());
+        let failure = truncated(self.at.unwrap_or_default());
+        match self.truncated.len() < self.reader.candidates() {
+            true => self.reader.go_on(failure).await,
+            false => Err(self.reader.failed(failure)),
+        }
+    }
+}
+
+fn truncated(position: Position) -> AttemptError {
+    AttemptError::Refused(Refusal {
+        status: ErrorCode::LogTruncated.status(),
+        code: ErrorCode::LogTruncated,
+        message: format!("behind {position}, {TRUNCATED}"),
+        applied: None,
+        etag: None,
+        position: Some(position),
+        target: None,
+    })
+}
