@@ -310,6 +310,11 @@ examples() {
     check "$bin/quickstart" --map "$map"
     check "$bin/counter" --map "$map"
     check "$bin/read_your_writes" --map "$map"
+    check "$bin/sessions" --map "$map"
+    check "$bin/live_feed" --map "$map"
+    check "$bin/custom_policy" --map "$map"
+    check "$bin/explain" --map "$map"
+    check web_sessions "$bin/web_sessions" "$map"
     check "$bin/measure" --map "$map" --keys 2000 --seconds 1
     check "$bin/bulk_load" --map "$map" --separator ';' --verify examples/data/unicode-sample.txt
     if [ -r "$UNICODE_DATA" ]; then
@@ -320,11 +325,32 @@ examples() {
     programs_without_a_cluster "$bin"
 }
 
+# web_sessions PROGRAM MAP: twenty visits of one browser, each of which sees the one before; then another browser.
+web_sessions() {
+    local log=$scratch/web_sessions.log jar=$scratch/cookies pid address visit page result=0
+    "$1" --map "$2" --listen 127.0.0.1:0 >"$log" 2>&1 &
+    pid=$!
+    local deadline=$((SECONDS + 10))
+    until address=$(grep -oE 'http://[0-9.:]+/' "$log") || [ $SECONDS -ge $deadline ]; do sleep 0.1; done
+    for visit in {1..20}; do
+        page=$(curl --silent --max-time 10 --cookie-jar "$jar" --cookie "$jar" "$address") || result=1
+        [[ $page = *"Visits: $visit."* ]] || { echo "visit $visit: $page" && result=1; }
+    done
+    page=$(curl --silent --max-time 10 --cookie-jar "$jar" --cookie "$jar" --data 'name=<Ada>' "$address") || result=1
+    [[ $page = *"Hello, &lt;Ada&gt;. Visits: 20."* ]] || { echo "named: $page" && result=1; }
+    page=$(curl --silent --max-time 10 "$address") || result=1
+    [[ $page = *"Hello, stranger. Visits: 1."* ]] || { echo "a stranger: $page" && result=1; }
+    kill -TERM $pid
+    wait $pid || result=1
+    [ $result = 0 ] || cat "$log"
+    return $result
+}
+
 # Nobody listens on port 1.
 programs_without_a_cluster() {
     local bin=$1 map=$scratch/nobody.toml program
     printf '[[shards]]\nname = "a"\nidx = 0\naddress = "localhost:1"\n' >"$map"
-    for program in quickstart counter read_your_writes measure; do
+    for program in quickstart counter read_your_writes sessions live_feed custom_policy explain web_sessions measure; do
         check refuses 1 "no cluster answers at localhost:1" "$bin/$program" --map "$map"
     done
     check refuses 1 "no cluster answers at localhost:1" \

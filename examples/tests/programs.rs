@@ -10,6 +10,11 @@ const PROGRAMS: &[&str] = &[
     env!("CARGO_BIN_EXE_quickstart"),
     env!("CARGO_BIN_EXE_counter"),
     env!("CARGO_BIN_EXE_read_your_writes"),
+    env!("CARGO_BIN_EXE_sessions"),
+    env!("CARGO_BIN_EXE_live_feed"),
+    env!("CARGO_BIN_EXE_custom_policy"),
+    env!("CARGO_BIN_EXE_web_sessions"),
+    env!("CARGO_BIN_EXE_explain"),
     env!("CARGO_BIN_EXE_measure"),
     env!("CARGO_BIN_EXE_bulk_load"),
 ];

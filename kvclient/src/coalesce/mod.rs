@@ -247,13 +247,13 @@ impl InFlight {
     pub(crate) fn note(&self, answer: &Result<OpResult, AttemptError>, began: Instant) {
         let now = Instant::now();
         let took = now - began;
-        self.lanes
-            .health
-            .note(Finding::of(answer, took), self.chosen);
+        let finding = Finding::of(answer, took);
+        self.lanes.health.note(finding, self.chosen);
         self.lanes.counts.ops.fetch_add(1, Relaxed);
-        match answer {
-            Ok(_) => self.lanes.latency.record(took, now),
-            Err(_) => _ = self.lanes.counts.errors.fetch_add(1, Relaxed),
+        // A refusal is an answer: the node works.
+        match finding {
+            Finding::Answers => self.lanes.latency.record(took, now),
+            _ => _ = self.lanes.counts.errors.fetch_add(1, Relaxed),
         }
     }
 
