@@ -95,6 +95,7 @@ const ORDER: &[&str] = &[
     "http/guard",
     "http/body",
     "http/answer",
+    "http/lines",
     "http/admin",
     "http/batch",
     "http/forms",

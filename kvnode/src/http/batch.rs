@@ -1,4 +1,5 @@
 //! `POST /batch`: many ops in one request. Understood whole or not at all; with `?atomic` done whole or not at all.
+//! As frames, or as lines of JSON; the answer comes in the form of the request.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
@@ -11,7 +12,12 @@ use kvclient::wire::{
     query::Query,
 };
 
-use super::{answer, body, request, request::BadRequest};
+use super::{
+    answer, body,
+    lines::{decode_lines, encode_lines},
+    request,
+    request::BadRequest,
+};
 use crate::{atomic, service::Service};
 
 /// Does the ops of a batch and answers each.
@@ -40,16 +46,53 @@ pub(super) async fn batch(
             Err(refusal) => return answer::op(&request, refusal, &service),
         },
     };
-    answer::data(200, &service)
-        .content_type(content_type::FRAMES)
-        .body(encode_results(results.iter()))
+    let mut answer = answer::data(200, &service);
+    answer.content_type(asked.form.content_type());
+    answer.body(match asked.form {
+        Form::Frames => encode_results(results.iter()),
+        Form::Lines => encode_lines(&results),
+    })
 }
 
 /// What stands beside the body.
 struct Asked {
+    form: Form,
     whole: Whole,
     /// `Kv-Request-Id`, for an atomic batch.
     id: Option<RequestId>,
+}
+
+/// How ops and results are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Frames,
+    Lines,
+}
+
+impl Form {
+    fn of(request: &HttpRequest) -> Result<Self, BadRequest> {
+        let given = request::text(request, "content-type")?.unwrap_or_default();
+        // Parameters such as a charset change nothing.
+        let given = given.split(';').next().unwrap_or_default().trim_end();
+        [Self::Frames, Self::Lines]
+            .into_iter()
+            .find(|form| given.eq_ignore_ascii_case(form.content_type()))
+            .ok_or_else(|| {
+                let message = format!(
+                    "a batch is {} (one JSON object a line) or {}, said in Content-Type; nothing was done",
+                    content_type::NDJSON,
+                    content_type::FRAMES
+                );
+                BadRequest::new(ErrorCode::UnsupportedMediaType, message)
+            })
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Frames => content_type::FRAMES,
+            Self::Lines => content_type::NDJSON,
+        }
+    }
 }
 
 /// Whether ops are done each by itself.
@@ -74,20 +117,19 @@ impl Asked {
             );
             return Err(BadRequest::new(ErrorCode::BadParameter, message));
         }
-        let given = request
-            .headers()
-            .get("content-type")
-            .and_then(|value| value.to_str().ok());
-        if given != Some(content_type::FRAMES) {
-            let message = format!("a batch is {}; nothing was done", content_type::FRAMES);
-            return Err(BadRequest::new(ErrorCode::UnsupportedMediaType, message));
-        }
-        Ok(Self { whole, id })
+        Ok(Self {
+            form: Form::of(request)?,
+            whole,
+            id,
+        })
     }
 
     /// The ops, and the request id of an atomic batch.
     fn ops(&self, body: Bytes) -> Result<(Vec<Op>, Option<RequestId>), BadRequest> {
-        let ops = decode_ops(body).map_err(malformed)?;
+        let ops = match self.form {
+            Form::Frames => decode_ops(body).map_err(malformed)?,
+            Form::Lines => decode_lines(&body).map_err(malformed)?,
+        };
         let id = match self.whole {
             Whole::No => None,
             Whole::Atomic => one_id(self.id, &ops)?,

@@ -10,6 +10,7 @@ mod body;
 mod forms;
 mod guard;
 mod kv;
+mod lines;
 mod log;
 mod metrics;
 mod request;

@@ -60,6 +60,9 @@ impl From<QueryError> for BadRequest {
 /// What a request id looks like, for messages.
 pub(super) const REQUEST_ID_FORM: &str = "<uuid>.<n>, optionally with ;floor=<m>";
 
+/// What an ack looks like, for messages.
+pub(super) const ACK_FORM: &str = "primary, majority, all, or a number of replicas from 1 to 253";
+
 /// Parameters that ops on `/kv` know.
 const KV_PARAMETERS: &[&str] = &["key", "ttl", "incr", "persist"];
 
@@ -105,17 +108,7 @@ pub(super) fn terms(request: &HttpRequest) -> Result<Terms, BadRequest> {
     Ok(Terms {
         condition: condition(request)?,
         request_id: request_id(request)?,
-        ack: match text(request, header::ACK)? {
-            None | Some("primary") => None,
-            Some("majority") => Some(Ack::Majority),
-            Some("all") => Some(Ack::All),
-            Some(_) => {
-                let wanted = "primary, majority, all, or a number of replicas from 1 to 253";
-                let count =
-                    |text: &str| text.parse().ok().filter(|count| (1..=253).contains(count));
-                parsed(request, header::ACK, wanted, count)?.map(Ack::Replicas)
-            }
-        },
+        ack: parsed(request, header::ACK, ACK_FORM, parse_ack)?.flatten(),
         min_position: parsed(
             request,
             header::MIN_POSITION,
@@ -179,6 +172,18 @@ pub(super) fn parse_request_id(text: &str) -> Option<RequestId> {
         n: number(n)?,
         floor,
     })
+}
+
+/// Who must have synced a write: `Some(None)` for the primary.
+pub(super) fn parse_ack(text: &str) -> Option<Option<Ack>> {
+    match text {
+        "primary" => Some(None),
+        "majority" => Some(Some(Ack::Majority)),
+        "all" => Some(Some(Ack::All)),
+        count => number(count)
+            .filter(|count| (1..=253).contains(count))
+            .map(|count| Some(Ack::Replicas(count))),
+    }
 }
 
 /// Digits only: what `parse` takes besides (a plus sign) is refused.

@@ -9,6 +9,7 @@ mod changes;
 mod crash;
 mod keys;
 mod limits;
+mod lines;
 mod put_get;
 mod redirect;
 mod replication;
