@@ -45,12 +45,18 @@ pub(super) enum Known {
 #[derive(Debug)]
 pub(super) struct Remembered {
     clients: HashMap<u128, Client>,
-    /// All that is kept, by the seq of its record.
-    by_age: BTreeMap<Seq, (u128, u64)>,
     /// Each client once, by a time at which it was in use, which may not be the last.
     by_use: BTreeSet<(u64, u128)>,
-    weight: usize,
+    total: Total,
     max_weight: usize,
+}
+
+/// What all clients have together.
+#[derive(Debug, Default)]
+struct Total {
+    /// All that is kept, by the seq of its record.
+    by_age: BTreeMap<Seq, (u128, u64)>,
+    weight: usize,
 }
 
 #[derive(Debug, Default)]
@@ -88,9 +94,8 @@ impl Remembered {
     fn with_max(max_weight: usize) -> Self {
         Self {
             clients: HashMap::new(),
-            by_age: BTreeMap::new(),
             by_use: BTreeSet::new(),
-            weight: 0,
+            total: Total::default(),
             max_weight,
         }
     }
@@ -135,6 +140,7 @@ impl Remembered {
     /// Remembers a request whose record is synced, and forgets what its floor and the cap say.
     pub(super) fn keep(&mut self, mark: RequestMark, seq: Seq, time_ms: u64) {
         let floor = kept_from(&mark);
+        let id = (mark.client, mark.n);
         let client = self.clients.entry(mark.client).or_insert_with(|| {
             self.by_use.insert((time_ms, mark.client));
             Client {
@@ -143,7 +149,6 @@ impl Remembered {
             }
         });
         client.used_ms = client.used_ms.max(time_ms);
-        let id = (mark.client, mark.n);
         if mark.n >= client.floor {
             let kept = Kept {
                 n: mark.n,
@@ -151,20 +156,19 @@ impl Remembered {
                 digest: mark.digest,
                 outcome: mark.outcome,
             };
-            self.weight += kept.weight();
-            self.by_age.insert(seq, id);
-            let replaced = client.insert(kept);
-            self.drop_kept(replaced);
+            self.total.add(&kept, id);
+            if let Some(replaced) = client.insert(kept) {
+                self.total.remove(&replaced);
+            }
         }
         if let Some(last) = floor.checked_sub(1) {
-            self.forget_to(id.0, last, usize::MAX);
+            client.forget_to(last, usize::MAX, &mut self.total);
         }
-        while self.weight > self.max_weight {
-            let Some((_, &(client, n))) = self.by_age.first_key_value() else {
+        while self.total.weight > self.max_weight {
+            let Some((_, &(client, n))) = self.total.by_age.first_key_value() else {
                 break;
             };
             self.forget_to(client, n, usize::MAX);
-            self.remove_if_empty(client);
         }
     }
 
@@ -187,45 +191,32 @@ impl Remembered {
                 continue;
             }
             steps_left -= self.forget_to(id, u64::MAX, steps_left);
-            self.remove_if_empty(id);
         }
     }
 
-    /// Raises a client's floor above `last` and drops what lies below, at most so many; how many it was. If there are
-    /// more, the floor ends where it stopped.
+    /// As [`Client::forget_to`]; a client of which nothing is left goes.
     fn forget_to(&mut self, id: u128, last: u64, most: usize) -> usize {
-        let mut dropped = 0;
-        while let Some(client) = self.clients.get_mut(&id) {
-            let oldest = client.kept.front().map(|kept| kept.n);
-            let Some(n) = oldest.filter(|n| *n <= last) else {
-                client.floor = client.floor.max(last.saturating_add(1));
-                break;
-            };
-            if dropped == most {
-                break;
-            }
-            client.floor = client.floor.max(n.saturating_add(1));
-            dropped += 1;
-            let kept = client.kept.pop_front();
-            self.drop_kept(kept);
+        let Some(client) = self.clients.get_mut(&id) else {
+            return 0;
+        };
+        let dropped = client.forget_to(last, most, &mut self.total);
+        if client.kept.is_empty() {
+            self.by_use.remove(&(client.listed_ms, id));
+            self.clients.remove(&id);
         }
         dropped
     }
+}
 
-    fn drop_kept(&mut self, kept: Option<Kept>) {
-        if let Some(kept) = kept {
-            self.weight -= kept.weight();
-            self.by_age.remove(&kept.seq);
-        }
+impl Total {
+    fn add(&mut self, kept: &Kept, id: (u128, u64)) {
+        self.weight += kept.weight();
+        self.by_age.insert(kept.seq, id);
     }
 
-    fn remove_if_empty(&mut self, id: u128) {
-        let empty = |client: &Client| client.kept.is_empty();
-        if self.clients.get(&id).is_some_and(empty)
-            && let Some(client) = self.clients.remove(&id)
-        {
-            self.by_use.remove(&(client.listed_ms, id));
-        }
+    fn remove(&mut self, kept: &Kept) {
+        self.weight -= kept.weight();
+        self.by_age.remove(&kept.seq);
     }
 }
 
@@ -235,6 +226,22 @@ impl Client {
             Some(last) if n <= last.n => self.kept.binary_search_by_key(&n, |kept| kept.n),
             _ => Err(self.kept.len()),
         }
+    }
+
+    /// Raises the floor above `last` and drops what lies below, at most so many; how many it was. If there are more,
+    /// the floor ends where it stopped.
+    fn forget_to(&mut self, last: u64, most: usize, total: &mut Total) -> usize {
+        let mut dropped = 0;
+        while dropped < most {
+            let Some(kept) = self.kept.pop_front_if(|kept| kept.n <= last) else {
+                self.floor = self.floor.max(last.saturating_add(1));
+                break;
+            };
+            self.floor = self.floor.max(kept.n.saturating_add(1));
+            total.remove(&kept);
+            dropped += 1;
+        }
+        dropped
     }
 
     /// Puts a request in its place; what was there under the same n.
@@ -251,6 +258,10 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     const CLIENT: u128 = 7;
@@ -300,8 +311,8 @@ mod tests {
             let (count, weight) = kept.fold((0, 0), |(count, weight), kept| {
                 (count + 1, weight + kept.weight())
             });
-            assert_eq!(self.remembered.by_age.len(), count);
-            assert_eq!(self.remembered.weight, weight);
+            assert_eq!(self.remembered.total.by_age.len(), count);
+            assert_eq!(self.remembered.total.weight, weight);
             assert_eq!(self.remembered.by_use.len(), clients.len());
             for client in clients.values() {
                 assert!(client.kept.iter().is_sorted_by_key(|kept| kept.n));
@@ -344,7 +355,7 @@ mod tests {
         for n in 8..=10 {
             assert_eq!(index.ask(CLIENT, n, 1), Known::First(outcome(n)), "{n}");
         }
-        assert_eq!(index.remembered.by_age.len(), 3);
+        assert_eq!(index.remembered.total.by_age.len(), 3);
         assert_eq!(index.ask(CLIENT, 9, 10), Known::Forgotten, "it says so");
         assert_eq!(index.ask(CLIENT + 1, 4, 5), Known::Forgotten);
     }
@@ -355,7 +366,7 @@ mod tests {
         for n in 1..=2_000 {
             assert_eq!(index.ask(CLIENT, n, 0), Known::New);
         }
-        assert_eq!(index.remembered.by_age.len(), 1_024);
+        assert_eq!(index.remembered.total.by_age.len(), 1_024);
         assert_eq!(index.ask(CLIENT, 976, 0), Known::Forgotten);
         assert_eq!(index.ask(CLIENT, 977, 0), Known::First(outcome(977)));
         let id = identity(CLIENT, 2_001, 0).id;
@@ -371,7 +382,7 @@ mod tests {
         for n in 1..=6 {
             index.ask(2, n, 1);
         }
-        assert_eq!(index.remembered.by_age.len(), 10);
+        assert_eq!(index.remembered.total.by_age.len(), 10);
         assert_eq!(index.ask(1, 2, 1), Known::Forgotten);
         assert_eq!(index.ask(1, 3, 1), Known::First(outcome(3)));
         let id = identity(1, 7, 1).id;
@@ -407,7 +418,7 @@ mod tests {
             index.remembered.keep(mark(n), n, 0);
             index.check();
         }
-        assert_eq!(index.remembered.by_age.len(), 2);
+        assert_eq!(index.remembered.total.by_age.len(), 2);
     }
 
     #[test]
@@ -423,7 +434,7 @@ mod tests {
         index.now_ms += 1;
         index.remembered.forget_idle(index.now_ms);
         index.check();
-        let kept = index.remembered.by_age.len();
+        let kept = index.remembered.total.by_age.len();
         assert!((1_900..2_001).contains(&kept), "{kept}");
         for _ in 0..3 {
             index.remembered.forget_idle(index.now_ms);
@@ -446,5 +457,37 @@ mod tests {
         assert_eq!(index.ask(1, 3_000, 1), Known::First(outcome(3_000)));
         index.remembered.forget_idle(index.now_ms);
         assert_eq!(index.ask(1, 3_000, 1), Known::First(outcome(3_000)));
+    }
+
+    proptest! {
+        /// Against a memory that forgets nothing: what was done is never taken for new, and only what lies below some
+        /// floor is refused.
+        #[test]
+        fn nothing_is_done_twice_and_nothing_refused_without_reason(
+            asked in proptest::collection::vec((0..3_u128, 0..40_u64, 0..20_u64), 1..300),
+            max in prop_oneof![Just(20_usize), Just(1_000)],
+        ) {
+            let mut index = Index::new(max);
+            let mut done = HashSet::new();
+            let mut largest_floor = [0; 3];
+            for (client, n, floor) in asked {
+                let known = index.ask(client, n, floor);
+                let largest = &mut largest_floor[usize::try_from(client).expect("below 3")];
+                match known {
+                    Known::New => {
+                        // Above the cap a client may go with all that is known of it.
+                        prop_assert!(done.insert((client, n)) || max == 20);
+                        *largest = floor.max(*largest);
+                    }
+                    Known::First(first) => {
+                        prop_assert!(done.contains(&(client, n)));
+                        prop_assert_eq!(first, outcome(n));
+                    }
+                    Known::Forgotten => prop_assert!(n < floor.max(*largest) || max == 20),
+                    Known::Reused => prop_assert!(false, "all ops of a number are the same"),
+                }
+                prop_assert!(index.remembered.total.weight <= max);
+            }
+        }
     }
 }
