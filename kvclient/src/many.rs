@@ -5,13 +5,18 @@
 //! would keep that order too, until one of them is refused and comes again, or is large and travels alone.)
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 
 use crate::{
     client::Client,
     entry::{Entry, Written, checked, delete_op, entry, put_op, written, written_if_there},
     error::Result,
     options::{DeleteOptions, GetOptions, PutOptions},
-    wire::batch::{Action, Op},
+    policy::Consistency,
+    wire::{
+        MAX_BATCH_OPS,
+        batch::{Action, Op},
+    },
 };
 
 impl Client {
@@ -148,5 +153,43 @@ impl Client {
             .into_iter()
             .map(|result| written_if_there(result?))
             .collect()
+    }
+
+    /// Removes all keys that begin with a prefix, over all shards; how many there were. An empty prefix: all keys.
+    ///
+    /// Not one step: keys are looked up at the primaries and removed in parts of 1,000. A key that somebody writes
+    /// meanwhile may be removed or stay; one that was there before and is not written is removed.
+    ///
+    /// ```no_run
+    /// # async fn tidy(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// let removed = kv.delete_prefix("tmp:").await?;
+    /// println!("{removed} keys removed");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As of a [`Scan`](crate::Scan), or the first error of [`Self::delete`]. Any of the keys may have been removed;
+    /// calling it again goes on.
+    ///
+    /// # Cancel safety
+    /// Any of the keys may be removed, now or later.
+    pub async fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
+        let keys = self.scan(prefix).keys_only();
+        let mut parts = keys
+            .consistency(Consistency::Primary)
+            .try_chunks(MAX_BATCH_OPS);
+        let mut removed = 0;
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|failed| failed.1)?;
+            let were_there = self
+                .delete_many(part.iter().map(|entry| &entry.key))
+                .await?;
+            removed += were_there
+                .iter()
+                .map(|&was_there| u64::from(was_there))
+                .sum::<u64>();
+        }
+        Ok(removed)
     }
 }
