@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Longest deadline: far enough to mean "for ever", near enough to be a point in time.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// A session that ops of several tasks advance. Std lock: never held over an await.
 pub(crate) type SharedSession = Arc<Mutex<Session>>;

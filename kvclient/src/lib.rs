@@ -103,6 +103,7 @@ mod routes;
 mod scan;
 mod shard_reader;
 mod stats;
+mod update;
 mod watch;
 
 pub use crate::{

@@ -71,6 +71,7 @@ const ORDER: &[&str] = &[
     "client",
     "atomic",
     "many",
+    "update",
     "builder",
 ];
 

@@ -7,6 +7,7 @@ mod scan;
 )]
 #[path = "../cluster/support/mod.rs"]
 mod support;
+mod update;
 mod watch;
 
 use kvclient::{Client, ShardMap};
