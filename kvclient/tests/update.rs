@@ -119,7 +119,10 @@ async fn an_unknown_outcome_ends_it() {
         _ => refused(ErrorCode::StorageFailed, Some(Applied::Unknown)),
     });
     let error = cluster
-        .client()
+        .builder()
+        .without_request_ids()
+        .build()
+        .unwrap()
         .update("k", |_| Some("new"))
         .await
         .unwrap_err();
