@@ -51,7 +51,7 @@ main() {
     for variable in ${!KVNODE_*}; do unset "$variable"; done
 
     section "Format" check cargo fmt --all --check
-    section "Lints" check cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
+    section "Lints" check cargo clippy --locked --workspace --all-targets --all-features --quiet -- -D warnings
     section "Dependencies that stay out" check banned_crates
     section "Tests" tests
     section "Examples in documentation" doctests
@@ -109,21 +109,21 @@ banned_crates() {
 tests() {
     local log=$scratch/tests.log counts
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --locked --workspace --no-fail-fast 2>&1 | tee "$log" || true
+        cargo nextest run --locked --workspace --all-features --no-fail-fast 2>&1 | tee "$log" || true
         # Summary [ 0.354s] 42 tests run: 41 passed (1 slow), 1 failed, 2 skipped
         counts=$(grep -E 'Summary \[.*tests? run:' "$log" | tail -n 1) || true
         count_tests "$(sum_before "passed" "$counts")" "$(sum_before 'failed|timed out|exec failed' "$counts")" \
             "$(sum_before "skipped" "$counts")"
     else
         skip "cargo nextest" "not installed; cargo test ran the tests instead" 0
-        cargo test --locked --workspace --lib --bins --tests --examples --no-fail-fast 2>&1 | tee "$log" || true
+        cargo test --locked --workspace --all-features --lib --bins --tests --examples --no-fail-fast 2>&1 | tee "$log" || true
         count_results "$log"
     fi
 }
 
 doctests() {
     local log=$scratch/doctests.log
-    cargo test --locked --workspace --doc --no-fail-fast 2>&1 | tee "$log" || true
+    cargo test --locked --workspace --all-features --doc --no-fail-fast 2>&1 | tee "$log" || true
     count_results "$log"
 }
 
@@ -160,7 +160,7 @@ sum_before() {
 
 # Private items are documented too, so public text may link to them.
 documentation() {
-    RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --all-features --no-deps --document-private-items --quiet
 }
 
 scripts() {

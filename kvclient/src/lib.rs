@@ -67,6 +67,12 @@
 //!
 //! Any future may be dropped at any time; each function says under "Cancel safety" what that leaves behind.
 //!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `json`: values of a type of one's own, stored as JSON: `get_json`, `put_json`, `update_json`.
+//!
 //! # Modules
 //!
 //! Most programs need only what stands at the root of this crate. Each module uses only those before it: the pure
@@ -92,6 +98,8 @@ mod entry;
 mod execute;
 mod history;
 mod intent;
+#[cfg(feature = "json")]
+mod json;
 mod many;
 mod map_changes;
 mod options;

@@ -72,6 +72,7 @@ const ORDER: &[&str] = &[
     "atomic",
     "many",
     "update",
+    "json",
     "builder",
 ];
 
