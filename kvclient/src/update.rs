@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    attempt::Outcome,
     client::Client,
     entry::{Entry, Written, checked},
     error::{Error, ErrorKind, Result},
@@ -93,6 +94,8 @@ pub(crate) struct Rounds {
     deadline: Instant,
     backoff: Backoff,
     attempts: u32,
+    /// The last refusal, since somebody was faster.
+    outrun: Option<Error>,
 }
 
 impl Rounds {
@@ -106,6 +109,7 @@ impl Rounds {
             client: client.clone(),
             options,
             attempts: 0,
+            outrun: None,
         })
     }
 
@@ -114,7 +118,8 @@ impl Rounds {
         let options = GetOptions::new()
             .consistency(Consistency::Primary)
             .timeout(self.deadline - Instant::now());
-        self.client.get_with(&self.key, options).await
+        let read = self.client.get_with(&self.key, options).await;
+        read.map_err(|error| self.ended(error))
     }
 
     /// Stores a value in the place of what was read; `None`, after a pause, if somebody was faster.
@@ -131,25 +136,41 @@ impl Rounds {
         };
         match self.client.put_with(&self.key, new, options).await {
             Ok(written) => Ok(Some(written)),
+            // Refused, though an attempt before it may yet be applied: then nothing can be told.
+            Err(error) if error.outcome() == Outcome::Unknown => Err(error),
             Err(error) if error.kind() == ErrorKind::Conflict => self.pause(error).await,
-            Err(error) => Err(error),
+            Err(error) => Err(self.ended(error)),
         }
     }
 
     async fn pause(&mut self, error: Error) -> Result<Option<Written>> {
         let pause = self.backoff.next(Duration::ZERO, &mut fastrand::Rng::new());
-        if Instant::now() + pause < self.deadline {
-            sleep(pause).await;
-            return Ok(None);
+        if Instant::now() + pause >= self.deadline {
+            return Err(self.outrun(error));
         }
+        self.outrun = Some(error);
+        sleep(pause).await;
+        Ok(None)
+    }
+
+    /// Why it ends: if only its time was over, since others were faster.
+    fn ended(&mut self, error: Error) -> Error {
+        let is_late = error.kind() == ErrorKind::Unavailable && Instant::now() >= self.deadline;
+        match self.outrun.take() {
+            Some(refusal) if is_late => self.outrun(refusal),
+            _ => error,
+        }
+    }
+
+    fn outrun(&self, refusal: Error) -> Error {
         let failed = Error::new(ErrorKind::Conflict, "update")
             .with_key(self.key.clone())
             .with_attempts(self.attempts)
-            .with_position(error.position());
-        let failed = match error.shard() {
+            .with_position(refusal.position());
+        let failed = match refusal.shard() {
             Some(shard) => failed.with_shard(shard),
             None => failed,
         };
-        Err(failed.with_source(error))
+        failed.with_source(refusal)
     }
 }
