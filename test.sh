@@ -2,7 +2,8 @@
 # Proves everything that can be proved on this machine. Changes nothing in the tree but target/.
 #
 #   ./test.sh [--slow] [--bar]      --slow: also the long crash rounds (KV_SLOW=1)
-#                                   --bar: also the fault and speed suites (none yet)
+#                                   --bar: also the full forms of the fault and speed bars (KV_BAR=1), which
+#                                          want the machine for themselves for some minutes
 #
 # Needs bash, curl, coreutils, grep, sed, awk, cargo and a C compiler. What needs more runs where it is installed and is reported
 # as skipped, with the reason, where not. Tests and checks use cargo's dev profile; the node and the example
@@ -60,7 +61,11 @@ main() {
     section "Build as users run it" check release_build
     section "A cluster by launch.sh" cluster
     [ -n "${KV_SLOW-}" ] || skip "long crash rounds" "run ./test.sh --slow"
-    [ $bar = no ] || skip "fault and speed suites" "there are none yet"
+    if [ $bar = yes ]; then
+        section "Fault and speed bars" bars
+    else
+        skip "full forms of the fault and speed bars" "run ./test.sh --bar"
+    fi
     summary
 }
 
@@ -119,6 +124,13 @@ tests() {
         cargo test --locked --workspace --all-features --lib --bins --tests --examples --no-fail-fast 2>&1 | tee "$log" || true
         count_results "$log"
     fi
+}
+
+# One after the other, since they measure times; their figures are the lines that begin with "bar".
+bars() {
+    local log=$scratch/bars.log
+    KV_BAR=1 cargo test --locked --release -p kvnode --test bars -- --nocapture --test-threads=1 2>&1 | tee "$log" || true
+    count_results "$log"
 }
 
 doctests() {

@@ -1,13 +1,15 @@
-//! A TCP proxy between two nodes, which a test can cut, slow down and break at a byte.
+//! A TCP proxy in front of a node, which a test can cut, slow down and break at a byte or between request and answer.
 //!
-//! A replica goes through it if its map has the proxy's address in the primary's place. It has threads of its own,
-//! so that a busy test does not slow it.
+//! Whoever has a map with the proxy's address in the node's place goes through it: a replica on its way to its primary,
+//! or a client. It has threads of its own, so that a busy test does not slow it.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -25,10 +27,33 @@ pub(crate) struct Link {
 struct State {
     is_cut: bool,
     delay: Duration,
-    /// Bytes that still pass towards the replica before everything breaks.
+    /// How many answers in a thousand are held, and for how long.
+    slow: Share,
+    slow_for: Duration,
+    /// How many exchanges in a thousand are cut.
+    cutting: Share,
+    cuts: usize,
+    /// Bytes that still pass towards the asking side before everything breaks.
     budget: Option<usize>,
     breaks: usize,
-    open: Vec<TcpStream>,
+    /// Both ends of every connection, by its number.
+    open: BTreeMap<usize, [TcpStream; 2]>,
+    accepted: usize,
+}
+
+/// An even share of events: of a thousand, exactly so many, evenly spread.
+#[derive(Debug, Default)]
+struct Share {
+    permille: usize,
+    due: usize,
+}
+
+/// When a connection is cut, if this exchange is one that is.
+enum Cut {
+    /// As soon as the request has passed: the node may not have read it yet.
+    AtOnce,
+    /// When the answer comes: what was asked for is done.
+    AtAnswer,
 }
 
 impl Link {
@@ -46,7 +71,7 @@ impl Link {
         Self { address, state }
     }
 
-    /// Where the replica connects to.
+    /// Where the asking side connects to.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -63,15 +88,38 @@ impl Link {
         let mut state = lock(&self.state);
         state.is_cut = false;
         state.delay = Duration::ZERO;
+        state.slow = Share::default();
+        state.cutting = Share::default();
         state.budget = None;
     }
 
-    /// Holds each piece towards the replica for so long.
+    /// Holds each piece towards the asking side for so long.
     pub(crate) fn delay(&self, delay: Duration) {
         lock(&self.state).delay = delay;
     }
 
-    /// Lets `bytes` pass towards the replica, then breaks all connections once, in the middle of whatever it is.
+    /// Holds so many in a thousand of the answers for so long. An answer is a piece here: a small one.
+    #[allow(dead_code, reason = "only the bars need it")]
+    pub(crate) fn delay_some(&self, permille: usize, delay: Duration) {
+        let mut state = lock(&self.state);
+        state.slow = Share { permille, due: 0 };
+        state.slow_for = delay;
+    }
+
+    /// From now on breaks the connections of so many in a thousand of the exchanges between request and answer: by
+    /// turns as soon as the request has passed, and when its answer comes.
+    #[allow(dead_code, reason = "only the bars need it")]
+    pub(crate) fn cut_answers(&self, permille: usize) {
+        lock(&self.state).cutting = Share { permille, due: 0 };
+    }
+
+    /// How often [`Link::cut_answers`] has struck.
+    #[allow(dead_code, reason = "only the bars need it")]
+    pub(crate) fn cuts(&self) -> usize {
+        lock(&self.state).cuts
+    }
+
+    /// Lets `bytes` pass towards the asking side, then breaks its connection once, in the middle of whatever it is.
     pub(crate) fn drop_after(&self, bytes: usize) {
         lock(&self.state).budget = Some(bytes);
     }
@@ -88,11 +136,34 @@ impl Drop for Link {
     }
 }
 
+impl Share {
+    /// Whether this event is one of them.
+    fn strikes(&mut self) -> bool {
+        self.due += self.permille;
+        let strikes = self.due >= 1_000;
+        self.due %= 1_000;
+        strikes
+    }
+}
+
 impl State {
     fn break_all(&mut self) {
-        for stream in self.open.drain(..) {
+        for stream in self.open.values().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }
+        self.open.clear();
+    }
+
+    /// A request has passed: whether its connection is cut before the answer.
+    fn cut_next(&mut self) -> Option<Cut> {
+        if !self.cutting.strikes() {
+            return None;
+        }
+        self.cuts += 1;
+        Some(match self.cuts % 2 {
+            0 => Cut::AtOnce,
+            _ => Cut::AtAnswer,
+        })
     }
 
     /// How many of `count` bytes pass now.
@@ -116,19 +187,38 @@ fn accept(shared: &Arc<Mutex<State>>, near: TcpStream, target: SocketAddr) {
     };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
     let clone = |stream: &TcpStream| stream.try_clone().expect("a clone");
-    {
+    let number = {
         let mut state = lock(shared);
         if state.is_cut {
             return;
         }
-        state.open.extend([clone(&near), clone(&far)]);
-    }
+        state.accepted += 1;
+        let number = state.accepted;
+        state.open.insert(number, [clone(&near), clone(&far)]);
+        number
+    };
     let (near_in, far_out) = (clone(&near), clone(&far));
+    // Set by a request whose answer shall not arrive.
+    let is_doomed = Arc::new(AtomicBool::new(false));
+    let (state, dooms) = (Arc::clone(shared), Arc::clone(&is_doomed));
     thread::spawn(move || {
-        pump(near_in, far_out, |_| Passing::All);
+        pump(near_in, far_out, |count| match lock(&state).cut_next() {
+            None => Passing::All,
+            Some(Cut::AtOnce) => Passing::Part(count),
+            Some(Cut::AtAnswer) => {
+                dooms.store(true, Ordering::SeqCst);
+                Passing::All
+            }
+        });
     });
     let shared = Arc::clone(shared);
-    thread::spawn(move || pump(far, near, |count| judge(&shared, count)));
+    thread::spawn(move || {
+        pump(far, near, |count| match is_doomed.load(Ordering::SeqCst) {
+            true => Passing::Part(0),
+            false => judge(&shared, count),
+        });
+        lock(&shared).open.remove(&number);
+    });
 }
 
 /// What becomes of a piece of bytes.
@@ -139,7 +229,13 @@ enum Passing {
 }
 
 fn judge(shared: &Mutex<State>, count: usize) -> Passing {
-    let delay = lock(shared).delay;
+    let delay = {
+        let mut state = lock(shared);
+        match state.slow.strikes() {
+            true => state.slow_for,
+            false => state.delay,
+        }
+    };
     hold(delay);
     let mut state = lock(shared);
     let passing = state.spend(count);
