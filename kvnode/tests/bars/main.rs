@@ -19,3 +19,5 @@ mod support;
 
 mod common;
 mod cuts;
+mod paused;
+mod readers;
