@@ -21,3 +21,4 @@ mod common;
 mod cuts;
 mod paused;
 mod readers;
+mod sessions;
