@@ -72,6 +72,7 @@
 //! None is on by default.
 //!
 //! - `json`: values of a type of one's own, stored as JSON: `get_json`, `put_json`, `update_json`.
+//! - `blocking`: `kvclient::blocking::Client`, for programs without async.
 //!
 //! # Modules
 //!
@@ -91,6 +92,8 @@ pub mod slot;
 pub mod wire;
 
 mod atomic;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod builder;
 mod client;
 mod coalesce;

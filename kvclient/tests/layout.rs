@@ -74,6 +74,8 @@ const ORDER: &[&str] = &[
     "update",
     "json",
     "builder",
+    "blocking/runtime",
+    "blocking",
 ];
 
 #[test]
