@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kvclient::{Client, ErrorKind, GetOptions, Outcome, PutOptions};
 use support::{
-    Cluster, FakeNode, Reply, fake_node::redirect, found, key_of, map, refused, stored, wait_until,
+    Cluster, FakeNode, Reply, found, key_of, map, redirect, refused, stored, wait_until,
 };
 
 use kvclient::wire::error::ErrorCode;

@@ -3,14 +3,12 @@
 //! Understands as much HTTP/1.1 as the client speaks: `/batch`, `/kv/{key}`, `/cluster/map`. Without a script it
 //! is a store in memory. It counts connections and batches, and remembers every op it was sent.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
+use super::replies::memory;
 use bytes::Bytes;
 use kvclient::{
     Key, Position, ShardMap,
@@ -18,7 +16,6 @@ use kvclient::{
     shard_map::{Address, json},
     wire::{
         batch::{Action, Condition, Op, OpResult, decode_ops, encode_results},
-        error::{Applied, ErrorCode},
         query::Query,
         redirect::location,
     },
@@ -71,7 +68,7 @@ pub(crate) enum Part {
     Hang,
 }
 
-type Script = Arc<dyn Fn(&Op) -> Reply + Send + Sync>;
+pub(super) type Script = Arc<dyn Fn(&Op) -> Reply + Send + Sync>;
 type StreamScript = Arc<dyn Fn(&Request) -> StreamReply + Send + Sync>;
 
 pub(crate) struct FakeNode {
@@ -210,95 +207,6 @@ impl Drop for FakeNode {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// An entry.
-pub(crate) fn found(value: &str, seq: u64) -> Reply {
-    Reply::Answer(OpResult {
-        status: 200,
-        value: Some(Bytes::copy_from_slice(value.as_bytes())),
-        etag: Some(Position::new(1, seq)),
-        position: Some(Position::new(1, seq + 100)),
-        ..OpResult::default()
-    })
-}
-
-/// No entry, seen up to a position.
-pub(crate) fn missing(seq: u64) -> Reply {
-    let mut result = OpResult::refused(ErrorCode::NotFound, "no such key", None);
-    result.position = Some(Position::new(1, seq));
-    Reply::Answer(result)
-}
-
-/// A write that took place.
-pub(crate) fn stored(seq: u64) -> Reply {
-    Reply::Answer(OpResult {
-        status: 204,
-        applied: Some(Applied::Yes),
-        position: Some(Position::new(1, seq)),
-        etag: Some(Position::new(1, seq)),
-        ..OpResult::default()
-    })
-}
-
-pub(crate) fn refused(code: ErrorCode, applied: Option<Applied>) -> Reply {
-    Reply::Answer(OpResult::refused(code, "as the script says", applied))
-}
-
-/// The redirect of a misrouted op.
-pub(crate) fn redirect(target: &Address) -> Reply {
-    Reply::Answer(OpResult {
-        status: 307,
-        target: Some(target.to_string()),
-        ..OpResult::default()
-    })
-}
-
-/// Values with the seq of their last write.
-type Entries = HashMap<Key, (Bytes, u64)>;
-
-/// A store in memory: puts, gets, deletes and counters, without conditions.
-fn memory() -> Script {
-    let entries: Mutex<(u64, Entries)> = Mutex::default();
-    Arc::new(move |op| {
-        let (seq, entries) = &mut *entries.lock().unwrap();
-        match &op.action {
-            Action::Get => match entries.get(&op.key) {
-                Some((value, at)) => found(std::str::from_utf8(value).unwrap(), *at),
-                None => missing(*seq),
-            },
-            Action::Put { value, .. } => {
-                *seq += 1;
-                entries.insert(op.key.clone(), (value.clone(), *seq));
-                stored(*seq)
-            }
-            Action::Delete => match entries.remove(&op.key) {
-                Some(_) => {
-                    *seq += 1;
-                    stored(*seq)
-                }
-                None => missing(*seq),
-            },
-            Action::Incr { delta } => {
-                *seq += 1;
-                let old = entries
-                    .get(&op.key)
-                    .map_or("0", |(value, _)| std::str::from_utf8(value).unwrap());
-                let new = (old.parse::<i64>().unwrap() + delta).to_string();
-                entries.insert(op.key.clone(), (new.clone().into(), *seq));
-                let Reply::Answer(mut result) = stored(*seq) else {
-                    unreachable!("stored is an answer")
-                };
-                result.status = 200;
-                result.value = Some(new.into());
-                Reply::Answer(result)
-            }
-            Action::Expire { .. } | Action::Persist => match entries.contains_key(&op.key) {
-                true => stored(*seq),
-                false => missing(*seq),
-            },
-        }
-    })
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {

@@ -9,6 +9,7 @@
 pub(crate) mod fake_log;
 pub(crate) mod fake_node;
 pub(crate) mod fake_scan;
+pub(crate) mod replies;
 
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use kvclient::{
 };
 
 pub(crate) use fake_log::FakeLog;
-pub(crate) use fake_node::{FakeNode, Part, Reply, StreamReply, found, missing, refused, stored};
+pub(crate) use fake_node::{FakeNode, Part, Reply, StreamReply};
 pub(crate) use fake_scan::FakeShard;
+pub(crate) use replies::{found, missing, redirect, refused, stored};
 
 /// Nodes of a cluster by shard: the primary first.
 pub(crate) struct Cluster {
