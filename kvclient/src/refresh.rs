@@ -1,7 +1,7 @@
 //! Keeps the map in force up to date: one refresh at a time, started by what ops notice.
 //!
-//! A redirect, a failure to connect, or a newer version in an answer calls [`Refresher::trigger`], which never
-//! waits. The refresh itself is a short task: it pauses until the last one is long enough ago (plus jitter, so
+//! A redirect, a node that is away or fails, or a newer version in an answer calls [`Refresher::trigger`], which
+//! never waits. The refresh itself is a short task: it pauses until the last one is long enough ago (plus jitter, so
 //! that many clients do not ask at once), asks nodes for their map, and swaps it in if it is newer. Only an op that
 //! cannot go on without it (a redirect to a node that the map does not know) waits, by [`Refresher::refresh`];
 //! then there is no pause.

@@ -14,7 +14,7 @@ use super::attempt::{Ended, Notes, Trip, race};
 use crate::{
     attempt::{AttemptError, Outcome},
     coalesce::{Chosen, InFlight, Pending, Sending, Ticket, Travel},
-    error::{Advice, Error},
+    error::{Advice, Error, classify},
     history::Why,
     intent::{Intent, wants_level},
     plan::Plan,
@@ -236,7 +236,7 @@ impl Course<'_> {
     async fn recover(&mut self, failure: Failure) -> Result<Next, Error> {
         let error = &failure.error;
         self.may_be_applied |= self.intent.kind.is_write() && error.outcome() == Outcome::Unknown;
-        if let AttemptError::NotConnected(_) = error {
+        if may_have_moved(error) {
             self.router.refresher.trigger(None);
         }
         if let Some(lost) = lost_position(&failure) {
@@ -449,6 +449,22 @@ impl Course<'_> {
             .with_outcome(outcome)
             .with_position(position)
             .with_source(error)
+    }
+}
+
+/// Whether the shard may have moved on without this node: it is away or fails, or what answers there is no node.
+fn may_have_moved(error: &AttemptError) -> bool {
+    match error {
+        AttemptError::NotConnected(_)
+        | AttemptError::TimedOut
+        | AttemptError::Broken(_)
+        | AttemptError::Undecodable(_) => true,
+        AttemptError::Refused(refusal) => {
+            refusal.code != ErrorCode::Behind && classify(error).1 == Advice::NextTarget
+        }
+        AttemptError::NotSent
+        | AttemptError::Redirected { .. }
+        | AttemptError::AnswerTooLarge { .. } => false,
     }
 }
 
