@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     attempt::AttemptError,
+    coalesce::NodeLanes,
     node_client::NodeClient,
     options::ClientOptions,
     routes::{Origin, Reach, Routes},
@@ -184,9 +185,12 @@ impl Refresher {
     /// Asks nodes until one answers, and adopts its map if it is newer.
     async fn ask(&self, hint: Option<Address>) -> Result<(), AttemptError> {
         self.refreshes.fetch_add(1, Ordering::Relaxed);
-        let map = self.routes.load().map().clone();
+        let (map, order) = {
+            let routes = self.routes.load();
+            (routes.map().clone(), order(&routes, hint))
+        };
         let mut last_error = AttemptError::NotSent;
-        for address in order(&map, hint) {
+        for address in order {
             let asked = self
                 .reach
                 .nodes
@@ -223,15 +227,19 @@ impl Refresher {
     }
 }
 
-/// The hint, then all nodes in random order, each once.
-fn order(map: &ShardMap, hint: Option<Address>) -> Vec<Address> {
+/// The hint, then all nodes in random order, each once; last those that were ejected, each of which may take all of
+/// a request's time.
+fn order(routes: &Routes, hint: Option<Address>) -> Vec<Address> {
     let is_hint = |address: &Address| Some(address) == hint.as_ref();
-    let mut others: Vec<Address> = map
-        .nodes()
-        .map(|node| node.address.clone())
-        .filter(|address| !is_hint(address))
+    let mut others: Vec<&Arc<NodeLanes>> = routes
+        .all()
+        .map(|(_, _, lanes)| lanes)
+        .filter(|lanes| !is_hint(lanes.address()))
         .collect();
     fastrand::shuffle(&mut others);
+    others.sort_by_key(|lanes| lanes.health().is_ejected());
+    let others = others.into_iter().map(|lanes| lanes.address().clone());
+    let others: Vec<Address> = others.collect();
     hint.into_iter().chain(others).collect()
 }
 
