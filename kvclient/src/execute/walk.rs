@@ -53,6 +53,8 @@ struct Course<'a> {
     id: Option<HeldId<'a>>,
     /// Whether an attempt of a write may have been applied.
     may_be_applied: bool,
+    /// Whether an attempt since the plan began failed in a way that passes by itself.
+    may_pass: bool,
 }
 
 /// The attempt to make next.
@@ -87,6 +89,7 @@ impl<'a> Walk<'a> {
             attempts: 0,
             hops: 0,
             may_be_applied: false,
+            may_pass: false,
             router,
             intent,
             shard_idx,
@@ -250,11 +253,11 @@ impl Course<'_> {
         match advice {
             Advice::Stop => Err(self.failed(failure)),
             Advice::Replan => self.follow(failure).await,
-            Advice::NextTarget => self.go_on(failure).await,
-            Advice::OtherTarget => match self.next_target(&failure) {
-                Some(node) => self.ask(node, failure, Why::NextNode),
-                None => Err(self.failed(failure)),
-            },
+            Advice::NextTarget => {
+                self.may_pass = true;
+                self.go_on(failure).await
+            }
+            Advice::OtherTarget => self.ask_other(failure).await,
             Advice::Wait(at_least) => self.pause(at_least, failure).await,
         }
     }
@@ -291,6 +294,7 @@ impl Course<'_> {
         let routed = routes.shard(self.intent.slot);
         self.shard_idx = routed.shard.idx;
         self.plan = self.intent.plan(routed.shard)?;
+        self.may_pass = false;
         let op = ticket.op().clone();
         let node = self.next_node(&routed, &op);
         let node = node.expect("a new plan has a target");
@@ -301,7 +305,17 @@ impl Course<'_> {
         })
     }
 
-    /// Goes where a redirect points, if the map knows that node.
+    /// A node that was not asked yet. If there is none, a read begins anew as long as one of the others may answer it
+    /// yet, having been late or away.
+    async fn ask_other(&mut self, failure: Failure) -> Result<Next, Error> {
+        match self.next_target(&failure) {
+            Some(node) => self.ask(node, failure, Why::NextNode),
+            None if self.may_pass && self.intent.kind == OpKind::Read => self.go_on(failure).await,
+            None => Err(self.failed(failure)),
+        }
+    }
+
+    /// Goes where a redirect points, if the map knows that node; else a read may ask another of the shard.
     async fn follow(&mut self, failure: Failure) -> Result<Next, Error> {
         let refresher = &self.router.refresher;
         let asked = failure.node.lanes().address().clone();
@@ -309,7 +323,7 @@ impl Course<'_> {
         self.hops += 1;
         let target = match failure.error.target() {
             Some(target) if self.hops <= MAX_HOPS && !self.intent.is_bound() => target.clone(),
-            _ => return Err(self.failed(failure)),
+            _ => return self.ask_other(failure).await,
         };
         let node = match self.go_to(&target) {
             Some(node) => node,
@@ -318,7 +332,7 @@ impl Course<'_> {
                 let refreshed = refresher.refresh(Some(&asked), self.intent.deadline).await;
                 let found = refreshed.ok().and_then(|()| self.go_to(&target));
                 let Some(node) = found else {
-                    return Err(self.failed(failure));
+                    return self.ask_other(failure).await;
                 };
                 node
             }

@@ -1,8 +1,8 @@
 //! Whether a failed op is tried again, and how long to wait before that.
 //!
 //! The one table. "Next" is another node that may answer, at once; when all were asked, a pause, then all again.
-//! "Other" is another node that was not asked yet; when all were, the op fails. "Again" is the same node after a
-//! pause. Everything ends with the op's deadline.
+//! "Other" is another node that was not asked yet; when all were, the op fails, unless it is a read and one of them was
+//! only late or away. "Again" is the same node after a pause. Everything ends with the op's deadline.
 //!
 //! | The attempt                                         | read  | write              | write under a request id |
 //! |-----------------------------------------------------|-------|--------------------|-----------------------|
@@ -10,7 +10,7 @@
 //! | broke or timed out after it may have been sent      | next  | stop, unknown      | again                 |
 //! | refused: behind, not ready, diverged, failing, 5xx  | next  | again, if the node says "not applied"; else stop, unknown | again |
 //! | refused: too busy, too few replicas                 | again | again              | again                 |
-//! | redirected, or refused by a replica                 | follow, at most 3 hops, within the map | the same | the same |
+//! | redirected, or refused by a replica                 | follow, at most 3 hops, within the map; else other | follow; else stop | follow; else stop |
 //! | the answer does not decode                          | other | stop, unknown      | stop, unknown         |
 //! | the stored entry is damaged                         | other | stop               | stop                  |
 //! | the answer is too large                             | again, alone | stop, unknown | stop, unknown       |
