@@ -33,6 +33,10 @@ use crate::{
     },
 };
 
+/// Time that must be left for one more attempt after a pause. One that is cut short tells nothing, and makes a write
+/// that surely was not applied one that may have been.
+const LEAST_TIME: Duration = Duration::from_millis(20);
+
 /// An op that is about to be carried out.
 pub(super) struct Walk<'a> {
     course: Course<'a>,
@@ -283,7 +287,7 @@ impl Course<'_> {
     /// Waits, then starts over with the map that is in force by then.
     async fn pause(&mut self, at_least: Duration, failure: Failure) -> Result<Next, Error> {
         let pause = self.backoff.next(at_least, &mut fastrand::Rng::new());
-        if Instant::now() + pause >= self.intent.deadline {
+        if Instant::now() + pause + LEAST_TIME >= self.intent.deadline {
             return Err(self.failed(failure));
         }
         let ticket = failure.ticket;
