@@ -482,6 +482,7 @@ fn may_have_moved(error: &AttemptError) -> bool {
         }
         AttemptError::NotSent
         | AttemptError::Redirected { .. }
+        | AttemptError::OtherShard { .. }
         | AttemptError::AnswerTooLarge { .. } => false,
     }
 }
