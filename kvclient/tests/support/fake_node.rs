@@ -3,9 +3,12 @@
 //! Understands as much HTTP/1.1 as the client speaks: `/batch`, `/kv/{key}`, `/cluster/map`. Without a script it
 //! is a store in memory. It counts connections and batches, and remembers every op it was sent.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use super::replies::memory;
@@ -15,7 +18,7 @@ use kvclient::{
     key::{Plus, unescape},
     shard_map::{Address, json},
     wire::{
-        batch::{Action, Condition, Op, OpResult, decode_ops, encode_results},
+        batch::{Action, Condition, Op, OpResult, RequestId, decode_ops, encode_results},
         query::Query,
         redirect::location,
     },
@@ -23,8 +26,10 @@ use kvclient::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
+    select,
     sync::watch,
     task::{AbortHandle, JoinSet},
+    time::sleep,
 };
 
 /// What a node does about an op. For a batch the first that is no answer decides.
@@ -39,6 +44,25 @@ pub(crate) enum Reply {
     Http(u16, String),
     /// Redirects the whole request to this address.
     Moved(Address),
+    /// Writes these bytes, whatever they are, and then closes or stalls.
+    Raw(&'static [u8], Then),
+    /// Does the other after this time.
+    Late(Duration, Box<Self>),
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    GoOn,
+    Close,
+    Stall,
+}
+
+impl Reply {
+    /// This reply, after a while.
+    pub(crate) fn late(self, delay_ms: u64) -> Self {
+        Self::Late(Duration::from_millis(delay_ms), Box::new(self))
+    }
 }
 
 /// What a node does about a request for a stream: a scan or a watch.
@@ -83,6 +107,9 @@ struct Shared {
     map_requests: AtomicUsize,
     map_hangs: AtomicBool,
     connections: AtomicUsize,
+    /// Connections open now, and the most there ever were.
+    open: AtomicUsize,
+    most_open: AtomicUsize,
     batches: Mutex<Vec<Vec<Op>>>,
     stream_script: Mutex<Option<StreamScript>>,
     streams: Mutex<Vec<Request>>,
@@ -110,6 +137,8 @@ impl FakeNode {
                 map_requests: AtomicUsize::new(0),
                 map_hangs: AtomicBool::new(false),
                 connections: AtomicUsize::new(0),
+                open: AtomicUsize::new(0),
+                most_open: AtomicUsize::new(0),
                 batches: Mutex::default(),
                 stream_script: Mutex::default(),
                 streams: Mutex::default(),
@@ -184,6 +213,11 @@ impl FakeNode {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// The most connections that were open at once.
+    pub(crate) fn most_open(&self) -> usize {
+        self.shared.most_open.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn map_requests(&self) -> usize {
         self.shared.map_requests.load(Ordering::SeqCst)
     }
@@ -226,6 +260,7 @@ pub(crate) struct Request {
     head: String,
     if_none_match: Option<String>,
     if_match: Option<String>,
+    request_id: Option<String>,
     body: Bytes,
 }
 
@@ -260,30 +295,46 @@ const STREAM_PARAMETERS: &[&str] = &[
     "keys_only",
 ];
 
+/// A connection counts as open for as long as this lives.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn count(shared: &Arc<Shared>) -> Self {
+        let open = shared.open.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.most_open.fetch_max(open, Ordering::SeqCst);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
+    let _open = Open::count(&shared);
     stream.set_nodelay(true).unwrap();
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut buffer).await {
-        if request.uri == "/cluster/map" {
-            shared.map_requests.fetch_add(1, Ordering::SeqCst);
-            if shared.map_hangs.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
-            }
-            let answer = map_answer(&shared, &request);
-            stream.write_all(&answer).await.unwrap();
-            continue;
-        }
         if request.is_stream() {
             match answer_stream(&mut stream, &shared, &request).await {
                 Some(()) => continue,
                 None => return,
             }
         }
-        let Some(answer) = answer_ops(&shared, &request).await else {
-            return;
+        let (answer, then) = select! {
+            answer = answer(&shared, &request) => answer,
+            // The client gave up.
+            () = closed(&stream) => return,
         };
         if stream.write_all(&answer).await.is_err() {
             return;
+        }
+        match then {
+            Then::GoOn => {}
+            Then::Close => return,
+            Then::Stall => return closed(&stream).await,
         }
     }
 }
@@ -360,9 +411,25 @@ async fn hang(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
     None
 }
 
-async fn answer_ops(shared: &Shared, request: &Request) -> Option<Vec<u8>> {
+/// Waits until the other side has closed the connection. It sends nothing before it has its answer.
+async fn closed(stream: &TcpStream) {
+    let _ = stream.peek(&mut [0]).await;
+}
+
+async fn answer(shared: &Shared, request: &Request) -> (Vec<u8>, Then) {
+    if request.uri != "/cluster/map" {
+        return answer_ops(shared, request).await;
+    }
+    shared.map_requests.fetch_add(1, Ordering::SeqCst);
+    if shared.map_hangs.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
+    (map_answer(shared, request), Then::GoOn)
+}
+
+async fn answer_ops(shared: &Shared, request: &Request) -> (Vec<u8>, Then) {
     let ops = match request.uri.as_str() {
-        "/batch" => decode_ops(request.body.clone()).unwrap(),
+        "/batch" | "/batch?atomic" => decode_ops(request.body.clone()).unwrap(),
         _ => vec![lone_op(request)],
     };
     shared.batches.lock().unwrap().push(ops.clone());
@@ -370,36 +437,53 @@ async fn answer_ops(shared: &Shared, request: &Request) -> Option<Vec<u8>> {
     let script = shared.script.lock().unwrap().clone();
     let mut results = Vec::new();
     for op in &ops {
-        match script(op) {
+        let mut reply = script(op);
+        while let Reply::Late(delay, then) = reply {
+            sleep(delay).await;
+            reply = *then;
+        }
+        match reply {
             Reply::Answer(result) => results.push(result),
-            Reply::Break => return None,
+            Reply::Break => return (Vec::new(), Then::Close),
             Reply::Hang => std::future::pending().await,
             Reply::Moved(target) => {
                 let location = location(&target, &request.uri);
-                return Some(http(307, &[("location", location)], b""));
+                return (http(307, &[("location", location)], b""), Then::GoOn);
             }
-            Reply::Http(status, body) => return Some(http(status, &[], body.as_bytes())),
+            Reply::Http(status, body) => {
+                return (http(status, &[], body.as_bytes()), Then::GoOn);
+            }
+            Reply::Raw(bytes, then) => return (bytes.to_vec(), then),
+            Reply::Late(..) => unreachable!("its time is over"),
         }
     }
-    let identity = shared
-        .map
-        .lock()
-        .unwrap()
-        .as_ref()
-        .map(|map| map.identity().to_owned());
+    (results_answer(shared, request, results), Then::GoOn)
+}
+
+fn results_answer(shared: &Shared, request: &Request, mut results: Vec<OpResult>) -> Vec<u8> {
+    let map = shared.map.lock().unwrap();
+    let identity = map.as_ref().map(|map| map.identity().to_owned());
     let mut headers = Vec::new();
     headers.extend(identity.map(|identity| ("kv-map-version", identity)));
-    if request.uri == "/batch" {
-        return Some(http(200, &headers, &encode_results(results.iter())));
-    }
-    let result = results.remove(0);
-    headers.extend(result.position.map(|at| ("kv-position", at.to_string())));
-    headers.extend(result.etag.map(|at| ("etag", at.to_etag())));
-    Some(http(
-        result.status,
-        &headers,
-        &result.value.unwrap_or_default(),
-    ))
+    let refused = results.iter().position(|result| result.error.is_some());
+    let alone = match (request.uri.as_str(), refused) {
+        ("/batch", _) | ("/batch?atomic", None) => {
+            return http(200, &headers, &encode_results(results.iter()));
+        }
+        (_, refused) => results.remove(refused.unwrap_or(0)),
+    };
+    headers.extend(alone.position.map(|at| ("kv-position", at.to_string())));
+    headers.extend(alone.etag.map(|at| ("etag", at.to_etag())));
+    let applied = alone.applied.map(|applied| applied.as_str().to_owned());
+    headers.extend(applied.map(|applied| ("kv-applied", applied)));
+    let body = match alone.error {
+        Some(error) => {
+            let code = error.code.as_str();
+            format!(r#"{{"error":"{code}","message":"{}"}}"#, error.message).into()
+        }
+        None => alone.value.unwrap_or_default(),
+    };
+    http(alone.status, &headers, &body)
 }
 
 /// The op of `PUT` or `GET /kv/{key}` or `/kv?key=`.
@@ -430,7 +514,19 @@ fn lone_op(request: &Request) -> Op {
         Condition::Differs,
     );
     op.terms.condition = none_match.or(header(&request.if_match, Condition::Exists, Condition::Is));
+    op.terms.request_id = request.request_id.as_deref().map(request_id);
     op
+}
+
+/// `<client>.<n>;floor=<floor>`.
+fn request_id(text: &str) -> RequestId {
+    let (client, rest) = text.split_once('.').unwrap();
+    let (n, floor) = rest.split_once(";floor=").unwrap();
+    RequestId {
+        client: u128::from_str_radix(client, 16).unwrap(),
+        n: n.parse().unwrap(),
+        floor: floor.parse().unwrap(),
+    }
 }
 
 fn map_answer(shared: &Shared, request: &Request) -> Vec<u8> {
@@ -481,6 +577,7 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Re
         uri: words.next().unwrap().to_owned(),
         if_none_match: header("if-none-match"),
         if_match: header("if-match"),
+        request_id: header("kv-request-id"),
         body: Bytes::copy_from_slice(&buffer[head_len..head_len + body_len]),
         head,
     };

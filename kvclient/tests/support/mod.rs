@@ -10,6 +10,7 @@ pub(crate) mod fake_log;
 pub(crate) mod fake_node;
 pub(crate) mod fake_scan;
 pub(crate) mod replies;
+pub(crate) mod silent;
 
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ use kvclient::{
 };
 
 pub(crate) use fake_log::FakeLog;
-pub(crate) use fake_node::{FakeNode, Part, Reply, StreamReply};
+pub(crate) use fake_node::{FakeNode, Part, Reply, StreamReply, Then};
 pub(crate) use fake_scan::FakeShard;
 pub(crate) use replies::{found, missing, redirect, refused, stored};
+pub(crate) use silent::Silent;
 
 /// Nodes of a cluster by shard: the primary first.
 pub(crate) struct Cluster {
