@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     client::Client,
     entry::{
-        Entry, Written, checked, counter, delete_op, entry, put_op, ttl_ms, undecodable, written,
+        Entry, Written, checked, counter, delete_op, entry, put_op, ttl_ms, unreadable, written,
         written_if_there,
     },
     error::{Error, ErrorKind, Result},
@@ -167,7 +167,7 @@ impl AtomicBatch {
         let intent = self.client.intent(&first, self.timeout).atomic(ops.clone());
         let result = self.client.router().run(intent, first).await?;
         let results = decode_results(result.value.unwrap_or_default());
-        let results = results.map_err(|error| undecodable("atomic batch", &error.to_string()))?;
+        let results = results.map_err(|error| unreadable("atomic batch", &error.to_string()))?;
         ops.iter()
             .zip(results)
             .map(|(op, result)| done(op, result))

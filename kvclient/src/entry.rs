@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    attempt::AttemptError,
+    attempt::{AttemptError, Outcome},
     error::{Error, ErrorKind, Result},
     key::Key,
     options::{DeleteOptions, PutOptions},
@@ -94,7 +94,7 @@ pub(crate) fn entry(result: OpResult) -> Result<Option<Entry>> {
 /// What a write gives back.
 pub(crate) fn written(result: OpResult) -> Result<Written> {
     let position = result.position.or(result.etag);
-    let position = position.ok_or_else(|| undecodable("put", "a write without its position"))?;
+    let position = position.ok_or_else(|| unreadable("put", "a write without its position"))?;
     Ok(Written { position })
 }
 
@@ -111,11 +111,16 @@ pub(crate) fn counter(result: &OpResult) -> Result<i64> {
     let value = result.value.as_deref();
     let text = value.and_then(|value| std::str::from_utf8(value).ok());
     text.and_then(|text| text.parse().ok())
-        .ok_or_else(|| undecodable("incr", "the new value is not a decimal i64"))
+        .ok_or_else(|| unreadable("incr", "the new value is not a decimal i64"))
 }
 
 /// An answer that the protocol does not allow.
-pub(crate) fn undecodable(op: &'static str, problem: &str) -> Error {
+fn undecodable(op: &'static str, problem: &str) -> Error {
     let problem = AttemptError::Undecodable(problem.to_owned());
     Error::new(ErrorKind::Corrupt, op).with_source(problem)
+}
+
+/// An answer to a write that the protocol does not allow. It may have been applied all the same.
+pub(crate) fn unreadable(op: &'static str, problem: &str) -> Error {
+    undecodable(op, problem).with_outcome(Outcome::Unknown)
 }
