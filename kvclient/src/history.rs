@@ -106,6 +106,13 @@ impl CallHistory {
     pub(crate) fn push(&self, began: Instant, attempt: impl FnOnce(Duration) -> Attempt) {
         let mut state = self.lock();
         let first = *state.began.get_or_insert(began);
+        // They are added as they end: of two copies of a read, the second may come first.
+        if began < first {
+            let earlier = first - began;
+            state.began = Some(began);
+            let known = state.attempts.iter_mut();
+            known.for_each(|attempt| attempt.after += earlier);
+        }
         match state.attempts.len() < MOST_ATTEMPTS {
             true => state.attempts.push(attempt(began - first)),
             false => state.dropped += 1,
@@ -201,6 +208,18 @@ mod tests {
         );
         history.clear();
         assert_eq!(history.attempts(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_is_counted_from_the_attempt_that_left_first() {
+        let history = CallHistory::new();
+        let began = Instant::now();
+        for ms in [5, 0, 7] {
+            history.push(began + Duration::from_millis(ms), attempt);
+        }
+        let attempts = history.attempts();
+        let after: Vec<u128> = attempts.iter().map(|one| one.after.as_millis()).collect();
+        assert_eq!(after, [5, 0, 7]);
     }
 
     #[tokio::test(start_paused = true)]
