@@ -19,6 +19,7 @@ mod support;
 
 mod common;
 mod cuts;
+mod hedging;
 mod paused;
 mod readers;
 mod sessions;
