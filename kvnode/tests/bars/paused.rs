@@ -126,8 +126,8 @@ async fn shards_whose_nodes_all_go_on_do_not_notice() {
     let (before, paused) = (median(before), median(paused));
     let ratio = paused.as_secs_f64() / before.as_secs_f64();
     eprintln!(
-        "bar 1: p99 of the other two shards, median of {pairs} windows of {window:?}, {tasks} tasks: {before:.0?} before, \
-         {paused:.0?} with one shard's replica paused: {ratio:.2} times as long"
+        "bar 1: p99 of the other two shards, median of {pairs} windows of {window:?}, {tasks} tasks: {before:.1?} before, \
+         {paused:.1?} with one shard's replica paused: {ratio:.2} times as long"
     );
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(!bar() || ratio <= MOST_RATIO, "{ratio:.2}");
@@ -176,7 +176,7 @@ fn report(round: usize, reads: &Reads, meanwhile: usize) {
     let mut times = reads.times();
     eprintln!(
         "bar 1: round {round}: {} reads, {meanwhile} of them while all {SHARDS} replicas stood still: {} failed, p50 \
-         {:.0?}, p99 {:.0?}, slowest {:.0?}",
+         {:.1?}, p99 {:.1?}, slowest {:.1?}",
         times.count(),
         reads.failures.len(),
         times.percentile(50),

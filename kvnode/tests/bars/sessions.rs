@@ -37,8 +37,12 @@ const SESSIONS: usize = 32;
 /// Tasks of a session; each writes keys of its own and reads those of all.
 const TASKS: usize = 2;
 const KEYS_PER_TASK: usize = 2;
-/// One op in so many is a write.
-const WRITE_EVERY: usize = 50;
+/// One op in so many is a write, while there are any.
+const WRITE_EVERY: usize = 20;
+/// Writes come for so long, again and again in [`ROUND`]. Were there always some, a session that reads a thousand
+/// times a second would always have seen one that is on no replica yet, and would read from primaries alone.
+const WRITE_FOR: Duration = Duration::from_millis(100);
+const ROUND: Duration = Duration::from_millis(300);
 
 /// How long all nodes run between two kills.
 const BETWEEN_KILLS: Duration = Duration::from_millis(300);
@@ -47,8 +51,8 @@ const BETWEEN_KILLS: Duration = Duration::from_millis(300);
 const LEAST_FROM_REPLICAS: u64 = 5;
 
 /// What all tasks of a run share.
-#[derive(Default)]
 struct Run {
+    began: Instant,
     stop: AtomicBool,
     reads: AtomicUsize,
     writes: AtomicUsize,
@@ -106,8 +110,7 @@ async fn sessions_at_work(consistency: Consistency, reads: usize) -> Arc<Run> {
     let client = client.build().expect("a client");
     let count = SESSIONS * TASKS * KEYS_PER_TASK;
     let keys: Arc<[String]> = (0..count).map(|n| format!("number:{n}")).collect();
-    let (run, mut tasks) = (Arc::new(Run::default()), JoinSet::new());
-    let began = Instant::now();
+    let (run, mut tasks) = (Arc::new(Run::new()), JoinSet::new());
     for session in 0..SESSIONS {
         let client = client.with_session(Session::new());
         let numbers = || (0..count).map(|_| AtomicU64::new(0)).collect();
@@ -133,7 +136,7 @@ async fn sessions_at_work(consistency: Consistency, reads: usize) -> Arc<Run> {
     while let Some(ended) = tasks.join_next().await {
         ended.expect("no op fails");
     }
-    report(&client, consistency, &run, kills, began.elapsed());
+    report(&client, consistency, &run, kills);
     run
 }
 
@@ -161,11 +164,29 @@ async fn kill_replicas(
     kills
 }
 
+impl Run {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            stop: AtomicBool::new(false),
+            reads: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
+            unwritten: AtomicUsize::new(0),
+            backwards: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether writes are made now.
+    fn is_writing(&self) -> bool {
+        self.began.elapsed().as_millis() % ROUND.as_millis() < WRITE_FOR.as_millis()
+    }
+}
+
 impl Worker {
     async fn work(mut self) {
         while !self.run.stop.load(Ordering::Relaxed) {
             let mut key = self.choose();
-            if self.rng.usize(..WRITE_EVERY) == 0 {
+            if self.run.is_writing() && self.rng.usize(..WRITE_EVERY) == 0 {
                 key = self.own + self.rng.usize(..KEYS_PER_TASK);
                 self.write(key).await;
             }
@@ -209,7 +230,8 @@ impl Worker {
     }
 }
 
-fn report(client: &Client, consistency: Consistency, run: &Run, kills: usize, took: Duration) {
+fn report(client: &Client, consistency: Consistency, run: &Run, kills: usize) {
+    let took = run.began.elapsed();
     let stats = client.stats();
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     let replicas = stats.nodes.iter().filter(|node| node.role == Role::Replica);
