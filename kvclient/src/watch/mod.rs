@@ -155,6 +155,7 @@ impl Watch {
 
     /// Begins with what comes after the moment at which it listens; see [`Self::ready`]. The default.
     pub fn from_now(mut self) -> Self {
+        self.position = Session::new();
         self.from = From::Now;
         self
     }
