@@ -2,8 +2,8 @@
 //!
 //! A plan hands out targets one at a time, since most ops need only the first and loads change meanwhile. Writes
 //! know one target, the primary. Reads start at any node; after a failure the other replicas follow, and the
-//! primary comes last: it can always answer, and a slow replica must not send it all the reads. Nodes that are
-//! ejected come after all others; of the rest, those that are behind or in another zone come after those that are
+//! primary comes last: it can always answer, and a slow replica must not send it all the reads. It comes earlier if no
+//! replica that is left can answer either, being ejected or behind. Nodes that are ejected come after all others; of the rest, those that are behind or in another zone come after those that are
 //! not. Among equals the client's policy chooses.
 
 use crate::{
@@ -113,7 +113,8 @@ impl Plan {
             return left;
         }
         let is_sound = |place| !(view.standing)(place).is_ejected;
-        match (view.keep(replicas, is_sound), is_sound(0)) {
+        let may_answer = |place| is_sound(place) && !(view.standing)(place).is_behind;
+        match (view.keep(replicas, may_answer), is_sound(0)) {
             (0, true) => PRIMARY,
             (_, _) => replicas,
         }
@@ -255,6 +256,23 @@ mod tests {
             assert_eq!(targets(plan(), &ejected(&[2])).last(), Some(&2));
             assert_eq!(targets(plan(), &ejected(&[0, 1, 2, 3])).len(), 4);
         }
+    }
+
+    #[test]
+    fn after_a_failure_the_primary_comes_before_replicas_that_are_behind() {
+        let plan = Plan::new(OpKind::Read, Consistency::ReadYourWrites, &shard(3));
+        let behind = |place| Standing {
+            is_behind: place != 0,
+            ..SOUND
+        };
+        let mut later = plan;
+        later.asked = 0b10;
+        assert_eq!(targets(later, &behind)[0], 0);
+        let one_is_level = |place| Standing {
+            is_behind: place == 2,
+            ..SOUND
+        };
+        assert_eq!(targets(later, &one_is_level), [3, 0, 2]);
     }
 
     #[test]
