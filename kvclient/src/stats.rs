@@ -43,7 +43,8 @@ pub struct NodeStats {
     pub role: Role,
     /// Ops it was asked to do, hedges and retries too.
     pub ops: u64,
-    /// Those of them that brought no answer that could be used.
+    /// Those of them that it did not do its part of: no answer, one that cannot be used, or that it cannot serve now. A
+    /// condition that does not hold is an answer.
     pub errors: u64,
     /// Requests that carried them. Ops a request: how well they are coalesced.
     pub requests: u64,

@@ -37,6 +37,7 @@ pub(crate) use self::{
 };
 use crate::{
     attempt::AttemptError,
+    error::{ErrorKind, classify},
     node_client::NodeClient,
     options::LaneOptions,
     shard_map::Address,
@@ -250,10 +251,9 @@ impl InFlight {
         let finding = Finding::of(answer, took);
         self.lanes.health.note(finding, self.chosen);
         self.lanes.counts.ops.fetch_add(1, Relaxed);
-        // A refusal is an answer: the node works.
-        match finding {
-            Finding::Answers => self.lanes.latency.record(took, now),
-            _ => _ = self.lanes.counts.errors.fetch_add(1, Relaxed),
+        match answer {
+            Err(error) if is_failure(error) => _ = self.lanes.counts.errors.fetch_add(1, Relaxed),
+            Ok(_) | Err(_) => self.lanes.latency.record(took, now),
         }
     }
 
@@ -269,6 +269,16 @@ impl InFlight {
         self.lanes.counts.ops.fetch_add(1, Relaxed);
         if began_first {
             self.lanes.health.note(Finding::Outrun, self.chosen);
+        }
+    }
+}
+
+/// Whether the node did not do its part. That a condition does not hold is an answer.
+fn is_failure(error: &AttemptError) -> bool {
+    match classify(error).0 {
+        ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Denied => false,
+        ErrorKind::Unavailable | ErrorKind::Full | ErrorKind::Misrouted | ErrorKind::Corrupt => {
+            true
         }
     }
 }

@@ -268,13 +268,7 @@ impl Course<'_> {
 
     /// Another node at once; a pause and all of them again if there is none, or too much is repeated already.
     async fn go_on(&mut self, failure: Failure) -> Result<Next, Error> {
-        let is_lag = matches!(&failure.error, AttemptError::Refused(refusal) if refusal.code == ErrorCode::Behind);
-        let budgets = &self.router.budgets;
-        let (budget, at_least) = match is_lag && self.intent.bounds_lag() {
-            true => (&budgets.lag, Duration::ZERO),
-            false => (&budgets.retry, self.router.options.longest_pause),
-        };
-        if !budget.take() {
+        if let Some(at_least) = self.must_pause(&failure.error) {
             self.router.counts.held_back.fetch_add(1, Relaxed);
             return self.pause(at_least, failure).await;
         }
@@ -282,6 +276,20 @@ impl Course<'_> {
             Some(node) => self.ask(node, failure, Why::NextNode),
             None => self.pause(Duration::ZERO, failure).await,
         }
+    }
+
+    /// How long the next attempt has to wait since too many are made already.
+    fn must_pause(&self, error: &AttemptError) -> Option<Duration> {
+        let is_behind =
+            matches!(error, AttemptError::Refused(refusal) if refusal.code == ErrorCode::Behind);
+        let budgets = &self.router.budgets;
+        let (may_go_on, at_least) = match (is_behind, self.intent.bounds_lag()) {
+            (true, true) => (budgets.lag.take(), Duration::ZERO),
+            // What a session has seen is on the primary: one more attempt at most, and no node is in trouble.
+            (true, false) => (true, Duration::ZERO),
+            (false, _) => (budgets.retry.take(), self.router.options.longest_pause),
+        };
+        (!may_go_on).then_some(at_least)
     }
 
     /// Waits, then starts over with the map that is in force by then.
