@@ -13,7 +13,7 @@ pub struct Stats {
     pub map: String,
     /// Ops that their callers asked for. A batch of many counts each, an atomic batch once.
     pub ops: u64,
-    /// Attempts beyond the first of an op, without hedges.
+    /// Attempts beyond the first of an op, without hedges and redirects.
     pub retries: u64,
     /// Retries that had to pause since too many of the ops were retried; see [`crate::policy::retry`].
     pub retries_held_back: u64,

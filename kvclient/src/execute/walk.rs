@@ -391,7 +391,7 @@ impl Course<'_> {
         if Instant::now() >= self.intent.deadline {
             return Err(self.failed(failure));
         }
-        if why == Why::NextNode {
+        if why != Why::Redirected {
             self.router.counts.retries.fetch_add(1, Relaxed);
         }
         let op = failure.ticket.op().clone();
