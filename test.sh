@@ -328,6 +328,7 @@ examples() {
     check "$bin/explain" --map "$map"
     check web_sessions "$bin/web_sessions" "$map"
     check "$bin/measure" --map "$map" --keys 2000 --seconds 1
+    check "$bin/measure" --map "$map" --keys 2000 --seconds "$([ "$bar" = yes ] && echo 10 || echo 1)" --coalescing
     check "$bin/bulk_load" --map "$map" --separator ';' --verify examples/data/unicode-sample.txt
     if [ -r "$UNICODE_DATA" ]; then
         check "$bin/bulk_load" --map "$map" --separator ';' --verify "$UNICODE_DATA"

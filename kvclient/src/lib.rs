@@ -67,6 +67,14 @@
 //!
 //! Any future may be dropped at any time; each function says under "Cancel safety" what that leaves behind.
 //!
+//! # Ops that travel together
+//!
+//! What many tasks want of one node at the same time travels in one request, reads and writes apart. Nothing waits in
+//! order to gather: an op to a node without any under way leaves at once, and those that come while a request is under
+//! way leave together when it is answered. So requests carry more the more there is to do, and a task that is alone
+//! pays next to nothing. `cargo run --release -p examples --bin measure -- --coalescing` shows both on your machine,
+//! [`NodeStats::ops_per_request`] in your program.
+//!
 //! # Features
 //!
 //! None is on by default.

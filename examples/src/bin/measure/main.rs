@@ -1,10 +1,12 @@
-//! GET and SET per second through kvclient, at 1, 64 and 256 tasks.
+//! GET and SET per second through kvclient, at 1, 64 and 256 tasks; and what its gathering of ops gives and costs.
 //!
 //! Each task does one op after the other on random keys, as a busy program would; the client gathers what many
 //! tasks want at once into batches. Every SET is acknowledged after its sync. Client and nodes share the machine,
 //! so the numbers are those of the whole, not of the nodes alone.
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
+
+mod coalescing;
 
 use std::{
     process::ExitCode,
@@ -22,6 +24,8 @@ use tokio::task::JoinSet;
 
 /// Slowest op that is told apart from slower ones.
 const SLOWEST_MICROS: u64 = 60_000_000;
+
+const WORK: [(&str, Work); 2] = [("GET", Work::Get), ("SET", Work::Set)];
 
 /// Measures GET and SET per second.
 ///
@@ -50,6 +54,9 @@ struct Args {
         default_value = "1,64,256"
     )]
     tasks: Vec<usize>,
+    /// Instead: how many ops travel in a request, and what that costs a task that is alone
+    #[arg(long)]
+    coalescing: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -84,9 +91,12 @@ async fn run(args: Args) -> anyhow::Result<()> {
         "{} keys of {} bytes, {} s each\n",
         args.keys, args.value_bytes, args.seconds
     );
+    if args.coalescing {
+        return coalescing::measure(&load, &args.tasks, Duration::from_secs(args.seconds)).await;
+    }
     println!("| Work | Tasks | Ops/s | p50 us | p99 us |");
     println!("|---|---|---|---|---|");
-    for (name, work) in [("GET", Work::Get), ("SET", Work::Set)] {
+    for (name, work) in WORK {
         for &tasks in &args.tasks {
             let began = Instant::now();
             let until = began + Duration::from_secs(args.seconds);
