@@ -67,7 +67,7 @@ async fn reads_go_on_while_every_replica_stands_still() {
     for round in 1..=rounds {
         let readers = Readers::start(vec![client.clone(); tasks], &keys, &mut rng);
         wait_used(&client, &replicas).await;
-        let (before, retries) = (readers.done(), client.stats().retries);
+        let (before, stats) = (readers.done(), client.stats());
         let ejections = ejections(&client, &replicas);
         let paused: Vec<Paused<'_>> = replicas.iter().map(|node| Paused::new(node)).collect();
         tokio::time::sleep(pause).await;
@@ -79,8 +79,9 @@ async fn reads_go_on_while_every_replica_stands_still() {
         let reads = readers.stop().await;
         report(round, &reads, meanwhile);
         eprintln!(
-            "bar 1: round {round}: {} retries, replicas used again {used_after:.1?} after they went on",
-            client.stats().retries - retries
+            "bar 1: round {round}: {} hedges, {} retries, replicas used again {used_after:.1?} after they went on",
+            client.stats().hedges - stats.hedges,
+            client.stats().retries - stats.retries
         );
         assert!(reads.failures.is_empty(), "{:#?}", reads.failures);
         let slowest = reads.times().slowest();
