@@ -118,7 +118,8 @@ impl AttemptError {
         let target = || result.target.as_deref().and_then(|text| text.parse().ok());
         match result.status {
             200..=299 | 304 => Ok(result),
-            404 if matches!(result.error_code(), None | Some(ErrorCode::NotFound)) => Ok(result),
+            // Without that code it is another program's, or a path that is not there.
+            404 if result.error_code() == Some(ErrorCode::NotFound) => Ok(result),
             307 => Err(Self::Redirected { target: target() }),
             status => Err(Self::Refused(Refusal {
                 status,
@@ -211,6 +212,11 @@ mod tests {
         let result = |code| OpResult::refused(code, "m", None);
         assert!(AttemptError::check(result(ErrorCode::NotFound)).is_ok());
         assert!(AttemptError::check(result(ErrorCode::NoSuchPath)).is_err());
+        let of_another_program = OpResult {
+            status: 404,
+            ..OpResult::default()
+        };
+        assert!(AttemptError::check(of_another_program).is_err());
     }
 
     #[test]
