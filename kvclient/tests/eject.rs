@@ -20,6 +20,10 @@ use kvclient::{
 use support::{Cluster, FakeNode, Reply, found, refused};
 use tokio::time::sleep;
 
+/// Time of an attempt, where nobody answers and where somebody does.
+const SHORT: Duration = Duration::from_millis(150);
+const LONG: Duration = Duration::from_secs(5);
+
 /// More than the longest first ejection, and less than a second one.
 const PROBE_DUE: Duration = Duration::from_millis(1_020);
 
@@ -34,12 +38,14 @@ impl ReadPolicy for Last {
 }
 
 /// A primary that answers, and a replica that every read prefers.
-async fn pair(replica: impl Fn() -> Reply + Send + Sync + 'static) -> (Cluster, Client) {
+async fn pair(
+    attempt: Duration,
+    replica: impl Fn() -> Reply + Send + Sync + 'static,
+) -> (Cluster, Client) {
     let cluster = Cluster::start(1, 1).await;
     cluster.primary(0).script(|_| found("v", 1));
     cluster.replica(0, 0).script(move |_| replica());
     let builder = cluster.builder().read_policy(Last).without_hedging();
-    let attempt = Duration::from_millis(120);
     let kv = builder.attempt_timeout(attempt).build().unwrap();
     (cluster, kv)
 }
@@ -61,7 +67,7 @@ async fn a_silent_node_gets_one_probe_at_a_time_and_comes_back() {
         true => found("v", 1),
         false => Reply::Hang,
     };
-    let (cluster, kv) = pair(reply).await;
+    let (cluster, kv) = pair(SHORT, reply).await;
     let replica = cluster.replica(0, 0);
     for _ in 0..10 {
         read(&kv).await;
@@ -89,7 +95,7 @@ async fn a_silent_node_gets_one_probe_at_a_time_and_comes_back() {
 
 #[tokio::test]
 async fn a_probe_that_fails_is_the_only_read_that_pays() {
-    let (cluster, kv) = pair(|| Reply::Hang).await;
+    let (cluster, kv) = pair(SHORT, || Reply::Hang).await;
     let replica = cluster.replica(0, 0);
     read(&kv).await;
     sleep(PROBE_DUE).await;
@@ -111,7 +117,7 @@ async fn three_failures_in_a_row_eject() {
         refused(ErrorCode::NotReady, None),
     ] {
         let told = reply.clone();
-        let (cluster, kv) = pair(move || told.clone()).await;
+        let (cluster, kv) = pair(LONG, move || told.clone()).await;
         let replica = cluster.replica(0, 0);
         for _ in 0..10 {
             read(&kv).await;
@@ -131,7 +137,7 @@ async fn refusals_and_redirects_do_not_eject() {
         refused(ErrorCode::Damaged, None),
     ] {
         let told = reply.clone();
-        let (cluster, kv) = pair(move || told.clone()).await;
+        let (cluster, kv) = pair(LONG, move || told.clone()).await;
         for _ in 0..5 {
             let eventual = GetOptions::new()
                 .consistency(Consistency::Eventual)
@@ -154,9 +160,12 @@ async fn when_all_are_ejected_all_are_still_asked() {
     for node in &cluster.shards[0] {
         node.stop();
     }
-    let builder = cluster.builder().timeout(Duration::from_millis(100));
-    let kv = builder.build().unwrap();
-    kv.get("k").await.unwrap_err();
+    let kv = cluster.client();
+    let fails = async || {
+        let soon = GetOptions::new().timeout(Duration::from_millis(60));
+        kv.get_with("k", soon).await.unwrap_err();
+    };
+    fails().await;
     assert!(kv.stats().nodes.iter().all(|node| node.is_ejected));
     for node in &cluster.shards[0] {
         node.script(|_| found("v", 1));
@@ -168,7 +177,7 @@ async fn when_all_are_ejected_all_are_still_asked() {
     }
     // Any of them is the last resort.
     for node in &cluster.shards[0] {
-        kv.get("k").await.unwrap_err();
+        fails().await;
         node.listen();
         read(&kv).await;
         node.stop();

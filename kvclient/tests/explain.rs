@@ -10,11 +10,10 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
 use kvclient::{
-    CallHistory, Error, GetOptions, Outcome, PutOptions, Stats, Why,
+    CallHistory, Error, GetOptions, Outcome, Stats, Why,
     wire::{
         batch::Op,
         error::{Applied, ErrorCode},
@@ -219,12 +218,10 @@ async fn numbers_add_up_for_rarer_repeats() {
 
 /// Every kind of error, provoked by what a program can do.
 async fn provoked() -> Vec<Error> {
-    let answers = |reply: Reply| async move {
+    let answers = async |reply: Reply| {
         let cluster = Cluster::start(1, 0).await;
         cluster.primary(0).script(move |_| reply.clone());
-        let short = PutOptions::new().timeout(Duration::from_millis(100));
-        let put = cluster.client().put_with("k", "v", short).await;
-        put.unwrap_err()
+        cluster.client().put("k", "v").await.unwrap_err()
     };
     let no = Some(Applied::No);
     let stranger = FakeNode::reserve().address.clone();
@@ -237,7 +234,7 @@ async fn provoked() -> Vec<Error> {
             .unwrap_err(),
         answers(refused(ErrorCode::PreconditionFailed, no)).await,
         answers(refused(ErrorCode::Unauthorized, no)).await,
-        answers(refused(ErrorCode::NotReady, no)).await,
+        answers(refused(ErrorCode::DeadlineExceeded, no)).await,
         answers(refused(ErrorCode::NoSpace, no)).await,
         answers(redirect(&stranger)).await,
         answers(refused(ErrorCode::Damaged, no)).await,
