@@ -145,6 +145,11 @@ impl AttemptError {
             return Self::Redirected { target };
         }
         let error: Option<ErrorBody> = serde_json::from_slice(body).ok();
+        if error.is_none() && (400..=499).contains(&status) {
+            return Self::Undecodable(format!(
+                "a {status} that says nothing, as of another program"
+            ));
+        }
         Self::Refused(Refusal {
             status,
             target,
@@ -217,6 +222,13 @@ mod tests {
             ..OpResult::default()
         };
         assert!(AttemptError::check(of_another_program).is_err());
+    }
+
+    #[test]
+    fn a_refusal_of_another_program_proves_nothing() {
+        let error = AttemptError::from_http(404, b"<html>no such page", |_| None);
+        assert!(matches!(error, AttemptError::Undecodable(_)));
+        assert_eq!(error.outcome(), Outcome::Unknown);
     }
 
     #[test]

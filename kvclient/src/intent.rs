@@ -41,6 +41,13 @@ pub(crate) struct Scope<'a> {
     pub(crate) options: &'a ClientOptions,
 }
 
+/// Whether another node may answer, should this attempt fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    Some,
+    None,
+}
+
 /// An op's constant part.
 #[derive(Debug)]
 pub(crate) struct Intent<'a> {
@@ -113,13 +120,14 @@ impl<'a> Intent<'a> {
         })
     }
 
-    /// The ticket of the next attempt, which travels alone or not, under an id or not.
+    /// The ticket of the next attempt, which travels alone or not, under an id or not, and may be the last or not.
     pub(crate) fn ticket(
         &self,
         mut op: Op,
         shard_idx: u16,
         id: Option<RequestId>,
         travel: Travel,
+        others: Others,
     ) -> Arc<Ticket> {
         let now = Instant::now();
         let time_left = self.deadline - now;
@@ -135,7 +143,11 @@ impl<'a> Intent<'a> {
         let limit = match (self.kind, travel) {
             // A large value takes as long as it takes.
             (_, Travel::Alone) => LONGEST,
-            (OpKind::Read, Travel::Together) => self.scope.options.attempt_timeout,
+            // An impatient caller's time is not spent at one node while there is another.
+            (OpKind::Read, Travel::Together) => match others {
+                Others::Some => self.scope.options.attempt_timeout.min(time_left / 2),
+                Others::None => self.scope.options.attempt_timeout,
+            },
             (OpKind::RepeatableWrite, Travel::Together) => self.scope.options.write_attempt_timeout,
             // Once sent, it cannot be tried again: it gets all the time there is.
             (OpKind::Write, Travel::Together) => LONGEST,
@@ -164,6 +176,11 @@ impl<'a> Intent<'a> {
     /// Whether it is a read with a bound on its node's lag.
     pub(crate) fn bounds_lag(&self) -> bool {
         self.kind == OpKind::Read && matches!(self.consistency, Consistency::MaxLag(_))
+    }
+
+    /// Whether it stands for several ops that are done together.
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.atomic.is_some()
     }
 
     /// Where attempts are written down, if anywhere.
@@ -226,11 +243,12 @@ fn name(action: &Action) -> &'static str {
     }
 }
 
-/// Whether a replica may be too far behind for reads of this consistency.
+/// Whether reads of this consistency rather go to replicas that were not behind just now. Those with a bound on the lag
+/// do not: replicas that lag would send them all to the primaries, past the budget.
 pub(crate) fn wants_level(consistency: Consistency) -> bool {
     match consistency {
-        Consistency::ReadYourWrites | Consistency::MaxLag(_) => true,
-        Consistency::Eventual | Consistency::Primary => false,
+        Consistency::ReadYourWrites => true,
+        Consistency::MaxLag(_) | Consistency::Eventual | Consistency::Primary => false,
     }
 }
 

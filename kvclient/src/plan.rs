@@ -3,8 +3,9 @@
 //! A plan hands out targets one at a time, since most ops need only the first and loads change meanwhile. Writes
 //! know one target, the primary. Reads start at any node; after a failure the other replicas follow, and the
 //! primary comes last: it can always answer, and a slow replica must not send it all the reads. It comes earlier if no
-//! replica that is left can answer either, being ejected or behind. Nodes that are ejected come after all others; of the rest, those that are behind or in another zone come after those that are
-//! not. Among equals the client's policy chooses.
+//! replica that is left can answer either, being ejected or behind. Nodes that are ejected come after all others; of
+//! the rest, those that are behind or in another zone come after those that are not. Among equals the client's policy
+//! chooses.
 
 use crate::{
     policy::{Candidate, Candidates, Consistency, OpKind, ReadPolicy, ReadRequest},
@@ -38,7 +39,7 @@ enum Wanted {
 pub(crate) struct Standing {
     /// It has failed, and its next probe is not due.
     pub(crate) is_ejected: bool,
-    /// It has just said that it does not hold yet what such reads want.
+    /// It has just said that it does not hold yet what such reads want, or failed one.
     pub(crate) is_behind: bool,
     /// It is in the zone that this client prefers, or the client prefers none.
     pub(crate) is_near: bool,

@@ -48,7 +48,7 @@ impl RoutedShard<'_> {
         };
         Standing {
             is_ejected: lanes.health().is_ejected(),
-            is_behind: wants_level && lanes.health().is_behind(),
+            is_behind: lanes.health().is_shaky() || wants_level && lanes.health().is_behind(),
             is_near: zone.is_none_or(|zone| self.entry(place).zone.as_deref() == Some(zone)),
         }
     }

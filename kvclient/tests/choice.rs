@@ -208,6 +208,28 @@ async fn no_read_with_a_bound_on_lag_fails_that_has_time_and_few_go_on_at_once()
 }
 
 #[tokio::test]
+async fn replicas_that_lag_do_not_send_all_reads_with_a_bound_to_the_primary() {
+    // What the last read learnt of the replicas sent the next ones straight to the primary, past the budget.
+    let cluster = lagging(2).await;
+    let kv = cluster.client();
+    let bound = Consistency::MaxLag(Duration::from_millis(100));
+    let reads = 600;
+    let began = Instant::now();
+    let mut in_time = 0;
+    for n in 0..reads {
+        let options = GetOptions::new().consistency(bound);
+        let read = kv.get_with(format!("k{n}"), options).await.unwrap();
+        assert_eq!(read.unwrap().value, "new");
+        in_time += usize::from(began.elapsed() < Duration::from_secs(2));
+    }
+    let refused: usize = (0..2).map(|at| cluster.replica(0, at).ops().len()).sum();
+    assert!(
+        refused > reads / 3,
+        "{refused} of {reads} reads asked a replica first, {in_time} in time"
+    );
+}
+
+#[tokio::test]
 async fn a_read_of_what_was_just_written_goes_on_to_the_primary() {
     let cluster = lagging(2).await;
     let kv = cluster.client();

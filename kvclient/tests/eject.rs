@@ -18,7 +18,7 @@ use kvclient::{
     wire::error::ErrorCode,
 };
 use support::{Cluster, FakeNode, Reply, found, refused};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Time of an attempt, where nobody answers and where somebody does.
 const SHORT: Duration = Duration::from_millis(150);
@@ -198,4 +198,28 @@ async fn an_ejected_primary_still_gets_its_writes() {
     primary.listen();
     late.await.unwrap().unwrap();
     assert!(!stats_of(&kv, primary).is_ejected, "the write found out");
+}
+
+#[tokio::test]
+async fn reads_whose_callers_went_away_tell_of_a_silent_node() {
+    // Whoever waits only 110 ms goes away before the attempt is over, and a node that had never answered was asked for
+    // ever.
+    let (cluster, kv) = pair(LONG, || Reply::Hang).await;
+    let patience = Duration::from_millis(110);
+    let mut lost = 0;
+    for _ in 0..15 {
+        lost += usize::from(timeout(patience, kv.get("k")).await.is_err());
+        // Longer than others are preferred after a read that was lost.
+        sleep(Duration::from_millis(25)).await;
+    }
+    assert!(lost <= 3, "{lost} of 15 reads were lost");
+    assert!(stats_of(&kv, cluster.replica(0, 0)).is_ejected);
+}
+
+#[tokio::test]
+async fn a_read_with_little_time_does_not_spend_it_all_at_one_node() {
+    let (cluster, kv) = pair(LONG, || Reply::Hang).await;
+    let options = GetOptions::new().timeout(Duration::from_millis(400));
+    assert!(kv.get_with("k", options).await.unwrap().is_some());
+    assert_eq!(cluster.replica(0, 0).ops().len(), 1);
 }

@@ -15,7 +15,10 @@ use kvclient::{
     node_client::NodeClientOptions,
     policy::{Candidates, ReadPolicy, ReadRequest},
     shard_map::{Address, ShardMap},
-    wire::error::{Applied, ErrorCode},
+    wire::{
+        batch::OpResult,
+        error::{Applied, ErrorCode},
+    },
 };
 use support::{
     Cluster, FakeNode, Reply, Silent, Then, found, key_of, keys_of, map, redirect, refused, stored,
@@ -138,6 +141,21 @@ async fn troubles() -> (Vec<Trouble>, FakeNode) {
             http(502, "<html>"),
             Unavailable,
             unknown,
+        ),
+        (
+            "is another program",
+            http(404, "no such page"),
+            Corrupt,
+            (Corrupt, Unknown),
+        ),
+        (
+            "leaves out what matters",
+            Reply::Answer(OpResult {
+                status: 200,
+                ..OpResult::default()
+            }),
+            Corrupt,
+            (Corrupt, Unknown),
         ),
         ("is not ready", not_ready(None), Unavailable, unknown),
         (

@@ -3,6 +3,7 @@
 //! ```text
 //! sound     --- no connection, or no answer in an attempt's whole time -----------------> ejected
 //!           --- [`STRIKES`] other failures in a row (broken, 5xx, garbage, outrun) -----> ejected
+//!               after each of them others are preferred for a moment
 //! ejected   --- its time is over: one op goes there, the probe -------------------------> half open
 //! half open --- any answer -> sound;  a failure -> ejected, twice as long as before (up to 8 s)
 //! ```
@@ -32,6 +33,10 @@ const STRIKES: u32 = 3;
 
 /// Failures closer to each other than this count once: all ops of a batch fail together.
 const STRIKE_APART: Duration = Duration::from_millis(10);
+
+/// How long others are preferred after a strike. Some strikes' distance: a node that hangs is asked for proof now and
+/// then, and not by every op in the meantime.
+const SHAKY_FOR: Duration = Duration::from_millis(20);
 
 /// A time-out after less than this is a sign of an impatient caller rather than of a silent node: it is one strike.
 const PATIENT: Duration = Duration::from_millis(100);
@@ -84,6 +89,8 @@ pub(crate) enum Finding {
     Fails,
     /// Another node answered a copy of the read sooner.
     Outrun,
+    /// Its caller went away after this long.
+    Dropped(Duration),
     /// It answers, and does not hold yet what was wanted.
     Behind,
     /// Nothing: the op never left.
@@ -136,6 +143,12 @@ impl Health {
         self.is_before(&self.behind_until_ms)
     }
 
+    /// Whether it has failed a moment ago, and not answered since: others are asked until that is clearer.
+    pub(crate) fn is_shaky(&self) -> bool {
+        self.strikes.load(Relaxed) != 0
+            && self.now_ms() < self.last_strike_ms.load(Relaxed) + millis(SHAKY_FOR)
+    }
+
     /// Times it was ejected.
     pub(crate) fn ejections(&self) -> u64 {
         self.ejections.load(Relaxed)
@@ -167,6 +180,8 @@ impl Health {
                 self.behind_until_ms.store(until, Relaxed);
             }
             Finding::Nothing => {}
+            Finding::Dropped(waited) if waited < PATIENT => {}
+            Finding::Dropped(_) => self.strike(chosen),
             Finding::Silent(waited) if waited < PATIENT => self.strike(chosen),
             Finding::Silent(_) | Finding::Gone => self.eject(chosen),
             Finding::Fails | Finding::Outrun => self.strike(chosen),

@@ -16,7 +16,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -141,6 +141,8 @@ impl NodeLanes {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight {
             chosen: self.health.choose(),
+            began: Instant::now(),
+            is_judged: AtomicBool::new(false),
             lanes: self.clone(),
         }
     }
@@ -232,6 +234,9 @@ impl Future for Sending {
 pub(crate) struct InFlight {
     lanes: Arc<NodeLanes>,
     chosen: Chosen,
+    began: Instant,
+    /// Whether it was said what came of it.
+    is_judged: AtomicBool,
 }
 
 impl InFlight {
@@ -249,7 +254,7 @@ impl InFlight {
         let now = Instant::now();
         let took = now - began;
         let finding = Finding::of(answer, took);
-        self.lanes.health.note(finding, self.chosen);
+        self.tell(finding);
         self.lanes.counts.ops.fetch_add(1, Relaxed);
         match answer {
             Err(error) if is_failure(error) => _ = self.lanes.counts.errors.fetch_add(1, Relaxed),
@@ -267,9 +272,15 @@ impl InFlight {
     /// Takes note that another node answered a copy of the op sooner, though this one `began_first`.
     pub(crate) fn outrun(&self, began_first: bool) {
         self.lanes.counts.ops.fetch_add(1, Relaxed);
-        if began_first {
-            self.lanes.health.note(Finding::Outrun, self.chosen);
-        }
+        self.tell(match began_first {
+            true => Finding::Outrun,
+            false => Finding::Nothing,
+        });
+    }
+
+    fn tell(&self, finding: Finding) {
+        self.is_judged.store(true, Relaxed);
+        self.lanes.health.note(finding, self.chosen);
     }
 }
 
@@ -285,6 +296,9 @@ fn is_failure(error: &AttemptError) -> bool {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if !*self.is_judged.get_mut() {
+            self.tell(Finding::Dropped(self.began.elapsed()));
+        }
         self.lanes.in_flight.fetch_sub(1, Relaxed);
     }
 }

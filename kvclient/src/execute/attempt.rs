@@ -12,6 +12,7 @@ use crate::{
     coalesce::{Answer, InFlight, Sending, Ticket},
     history::{Attempt, Why},
     intent::Intent,
+    policy::OpKind,
     router::Router,
     wire::batch::OpResult,
 };
@@ -76,7 +77,9 @@ impl Ended {
         answer: Answer,
         notes: Notes<'_>,
     ) -> Self {
-        let answer = answer.and_then(AttemptError::check);
+        let answer = answer
+            .and_then(AttemptError::check)
+            .and_then(|result| check_whole(notes.intent, result));
         node.note(&answer, ticket.began());
         let end = || match &answer {
             Ok(result) => result.status.to_string(),
@@ -119,6 +122,25 @@ impl Notes<'_> {
             end: end(),
         });
     }
+}
+
+/// A hit brings its value, and a write its position: without them it is no answer.
+fn check_whole(intent: &Intent<'_>, result: OpResult) -> Result<OpResult, AttemptError> {
+    let position = result.position.or(result.etag);
+    let missing = match (intent.kind, result.status) {
+        (OpKind::Read, 200) => result.value.is_none(),
+        (OpKind::Read, _) => false,
+        // An atomic batch has one for each of its ops.
+        (OpKind::Write | OpKind::RepeatableWrite, 200..=299) => {
+            position.is_none() && !intent.is_atomic()
+        }
+        (OpKind::Write | OpKind::RepeatableWrite, _) => false,
+    };
+    if missing {
+        let problem = "a success without its value or position".to_owned();
+        return Err(AttemptError::Undecodable(problem));
+    }
+    Ok(result)
 }
 
 /// Waits for the first of two copies that brings an answer. If neither does, the end of the one that failed last.

@@ -16,7 +16,7 @@ use crate::{
     coalesce::{Chosen, InFlight, Pending, Sending, Ticket, Travel},
     error::{Advice, Error, classify},
     history::Why,
-    intent::{Intent, wants_level},
+    intent::{Intent, Others, wants_level},
     plan::Plan,
     policy::{
         OpKind, hedge,
@@ -404,8 +404,14 @@ impl Course<'_> {
             (why, _) => why,
         };
         let id = self.id.as_ref().map(HeldId::get);
+        let others = match self.plan.is_used_up() {
+            true => Others::None,
+            false => Others::Some,
+        };
         Next {
-            ticket: self.intent.ticket(op, self.shard_idx, id, self.travel),
+            ticket: self
+                .intent
+                .ticket(op, self.shard_idx, id, self.travel, others),
             node,
             pushed: None,
             why,
