@@ -78,24 +78,48 @@ const ORDER: &[&str] = &[
     "blocking",
 ];
 
+/// The modules of the tool `kv`, a program over the library; its `main.rs` stands outside.
+const TOOL: &[&str] = &[
+    "exit",
+    "text",
+    "json",
+    "failure",
+    "out",
+    "stop",
+    "args",
+    "session_file",
+    "connect",
+    "nodes_say",
+    "entries",
+    "scan",
+    "watch",
+    "route",
+    "status",
+    "map",
+];
+
 #[test]
 fn modules_use_only_what_stands_above_them() {
-    let files = source_files();
-    let place = |module: &str| ORDER.iter().position(|other| *other == module);
+    check_order(ORDER, &source_files());
+    check_order(TOOL, &tool_files());
+}
+
+fn check_order(order: &[&str], files: &BTreeMap<String, String>) {
+    let place = |module: &str| order.iter().position(|other| *other == module);
     let mut mistakes = Vec::new();
-    for (module, text) in &files {
+    for (module, text) in files {
         let Some(own) = place(module) else {
             mistakes.push(format!("{module} is not in the list"));
             continue;
         };
-        for used in uses(module, text, &files) {
+        for used in uses(module, text, files) {
             let is_above = place(&used).is_some_and(|other| other < own);
             if used != *module && !is_above {
                 mistakes.push(format!("{module} uses {used}, which stands below it"));
             }
         }
     }
-    for module in ORDER {
+    for module in order {
         if !files.contains_key(*module) {
             mistakes.push(format!("{module} is in the list and has no file"));
         }
@@ -108,6 +132,18 @@ fn only_one_file_knows_the_http_library() {
     for (module, text) in source_files() {
         let knows = text.contains("reqwest::");
         assert_eq!(knows, module == "node_client", "{module}");
+    }
+    for (module, text) in tool_files() {
+        assert!(!text.contains("reqwest"), "{module} of the tool");
+    }
+}
+
+#[test]
+fn only_the_tool_reads_arguments_and_writes_to_the_terminal() {
+    for (module, text) in source_files() {
+        for word in ["clap", "tracing_subscriber", "io::stdout", "io::stderr"] {
+            assert!(!text.contains(word), "{module} uses {word}");
+        }
     }
 }
 
@@ -148,9 +184,23 @@ fn source_files() -> BTreeMap<String, String> {
     texts.map(|(name, text)| (name, code_of(&text))).collect()
 }
 
-/// Module name to text.
+/// The same for the tool, without `main.rs`.
+fn tool_files() -> BTreeMap<String, String> {
+    let mut texts = texts_in("src/bin/kv");
+    texts.remove("main");
+    let texts = texts.into_iter();
+    texts.map(|(name, text)| (name, code_of(&text))).collect()
+}
+
+/// Module name to text, of the library.
 fn source_texts() -> BTreeMap<String, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut texts = texts_in("src");
+    texts.retain(|name, _| name != "lib" && !name.starts_with("bin/"));
+    texts
+}
+
+fn texts_in(folder: &str) -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files = BTreeMap::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
@@ -163,9 +213,7 @@ fn source_texts() -> BTreeMap<String, String> {
             let relative = path.strip_prefix(&root).unwrap().with_extension("");
             let name = relative.to_str().unwrap().replace('\\', "/");
             let name = name.strip_suffix("/mod").unwrap_or(&name).to_owned();
-            if name != "lib" {
-                files.insert(name, fs::read_to_string(path).unwrap());
-            }
+            files.insert(name, fs::read_to_string(path).unwrap());
         }
     }
     files

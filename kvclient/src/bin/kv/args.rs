@@ -1,0 +1,333 @@
+//! What can be typed. Also the source of `--help` and of the completions.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
+use kvclient::{Consistency, Position, Session, wire::query::parse_duration_ms};
+
+use crate::{exit, text::KeyFormat};
+
+/// Reads and writes a sharded key-value store, and shows how it is doing.
+///
+/// Knows the shard map, so each request goes straight to a node that can answer it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kv",
+    version,
+    after_help = exit::TABLE,
+    after_long_help = exit::TABLE,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which cluster, and under which terms.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct ClusterArgs {
+    /// Shard map of the cluster [env: KV_MAP] [default: sharding.toml]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "node")]
+    pub(crate) map: Option<PathBuf>,
+    /// Ask this node for the map instead; several with commas between them [env: KV_NODE]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        global = true,
+        value_delimiter = ',',
+        action = ArgAction::Set
+    )]
+    pub(crate) node: Option<Vec<String>>,
+    /// Longest time for an op, such as 500ms or 5s [default: 5s; watch: 1m without an answer]
+    #[arg(long, value_name = "TIME", global = true, value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// How new reads are: primary, read-your-writes, eventual, max-lag=TIME [default: primary]
+    ///
+    /// With --session-file the default is read-your-writes: any node that has what the session has seen. Without one
+    /// that would promise nothing, since each command is a session of its own.
+    #[arg(long, value_name = "HOW", global = true, value_parser = consistency)]
+    pub(crate) consistency: Option<Consistency>,
+    /// Remember here what was written and read, so that later commands see at least that
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) session_file: Option<PathBuf>,
+}
+
+/// How keys are typed and results are shown.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input and output")]
+pub(crate) struct OutputArgs {
+    /// Results, and errors on standard error, as lines of JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How keys and prefixes are typed
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        global = true,
+        value_enum,
+        default_value_t
+    )]
+    pub(crate) key_format: KeyFormat,
+    /// Show on standard error which nodes were asked for each key, and why
+    #[arg(long, global = true)]
+    pub(crate) explain: bool,
+    /// Say on standard error what the client does; twice: also the libraries below it
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print a value as it is; of several keys a line each: key, tab, value
+    Get {
+        /// Keys of entries
+        #[arg(value_name = "KEY", required = true)]
+        keys: Vec<OsString>,
+    },
+    /// Store a value and print the position of the write
+    Put(PutArgs),
+    /// Remove keys and print the position of each removal
+    Delete(DeleteArgs),
+    /// Add to a counter and print its new value
+    Incr {
+        /// The counter; if absent it begins at 0
+        key: OsString,
+        /// What to add
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        by: i64,
+    },
+    /// Set how long an entry lives from now on
+    Touch {
+        /// Key of the entry
+        key: OsString,
+        /// Such as 90s, 10m or 7d
+        #[arg(value_name = "TIME", value_parser = duration)]
+        ttl: Duration,
+    },
+    /// Let an entry live for ever
+    Persist {
+        /// Key of the entry
+        key: OsString,
+    },
+    /// Print the entries of all shards in key order, a line each: key, tab, value
+    Scan(ScanArgs),
+    /// Print changes as they happen, a line each: put, delete or expire, tab, key, tab, value
+    Watch(WatchArgs),
+    /// Show who has a key, by the map; asks nobody
+    Route {
+        /// Any key, also an absent one
+        key: OsString,
+    },
+    /// Show how every node is doing
+    Status,
+    /// Print the shard map that is in force
+    Map,
+    /// Print a script that lets a shell complete what is typed
+    ///
+    /// bash: source <(kv completions bash). zsh: kv completions zsh > _kv, in a directory of $fpath. fish: kv
+    /// completions fish > ~/.config/fish/completions/kv.fish
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    /// Key of the entry: 1 to 511 bytes
+    pub(crate) key: OsString,
+    /// The value; none or "-": standard input, byte for byte
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) value: Option<OsString>,
+    /// Take the value from a file
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    pub(crate) file: Option<PathBuf>,
+    /// How long the entry lives, such as 90s, 10m or 7d [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) ttl: Option<Duration>,
+    /// Only if the key is absent
+    #[arg(long, group = "condition")]
+    pub(crate) if_absent: bool,
+    /// Only if the key is there
+    #[arg(long, group = "condition")]
+    pub(crate) if_exists: bool,
+    /// Only if the entry was last written at this position
+    #[arg(long, value_name = "POSITION", group = "condition")]
+    pub(crate) if_match: Option<Position>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// Keys of entries
+    #[arg(value_name = "KEY", required = true)]
+    pub(crate) keys: Vec<OsString>,
+    /// Only if the entry was last written at this position; for one key
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) if_match: Option<Position>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScanArgs {
+    /// Only keys that begin with this
+    #[arg(default_value = "")]
+    pub(crate) prefix: OsString,
+    /// Leave values out
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+    /// The last key first
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// No key before this one
+    #[arg(long, value_name = "KEY")]
+    pub(crate) start: Option<OsString>,
+    /// No key at this one or behind it
+    #[arg(long, value_name = "KEY")]
+    pub(crate) end: Option<OsString>,
+    /// At most so many entries
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) limit: Option<u64>,
+    /// Go on where a scan with the same settings ended; it prints the token on standard error
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) after: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Only keys that begin with this
+    #[arg(default_value = "")]
+    pub(crate) prefix: OsString,
+    /// Begin at: now, start (of the logs), or where a watch ended: the token it printed on standard error
+    #[arg(long, value_name = "WHERE", default_value = "now", value_parser = from)]
+    pub(crate) from: From,
+    /// End after so many changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+/// Where a watch begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum From {
+    Now,
+    Start,
+    Behind(Session),
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let ms = parse_duration_ms(text);
+    ms.map(Duration::from_millis).ok_or_else(|| {
+        "write a whole number > 0 and its unit ms, s, m, h or d, like 500ms or 90s".to_owned()
+    })
+}
+
+fn consistency(text: &str) -> Result<Consistency, String> {
+    match text.split_once('=') {
+        Some(("max-lag", lag)) => duration(lag).map(Consistency::MaxLag),
+        None if text == "primary" => Ok(Consistency::Primary),
+        None if text == "read-your-writes" => Ok(Consistency::ReadYourWrites),
+        None if text == "eventual" => Ok(Consistency::Eventual),
+        _ => Err("write primary, read-your-writes, eventual, or max-lag=200ms".to_owned()),
+    }
+}
+
+fn from(text: &str) -> Result<From, String> {
+    match text {
+        "now" => Ok(From::Now),
+        "start" => Ok(From::Start),
+        token => Session::from_token(token)
+            .map(From::Behind)
+            .map_err(|error| format!("{error}; or write now or start")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(words: &str) -> Result<Cli, ErrorKind> {
+        let words = std::iter::once("kv").chain(words.split_whitespace());
+        Cli::try_parse_from(words).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere() {
+        for words in [
+            "--json --timeout 2s --node a:1,b:2 get k",
+            "get k --json --timeout 2s --node a:1,b:2",
+        ] {
+            let cli = parse(words).expect("sound");
+            assert!(cli.output.json);
+            assert_eq!(cli.cluster.timeout, Some(Duration::from_secs(2)));
+            assert_eq!(
+                cli.cluster.node,
+                Some(vec!["a:1".to_owned(), "b:2".to_owned()])
+            );
+        }
+    }
+
+    #[test]
+    fn values_may_be_numbers_below_zero_and_mistyped_flags_are_no_values() {
+        let Ok(Command::Put(put)) = parse("put k -5 --ttl 90s").map(|cli| cli.command) else {
+            panic!("a put");
+        };
+        assert_eq!(put.value, Some("-5".into()));
+        assert_eq!(put.ttl, Some(Duration::from_secs(90)));
+        assert!(matches!(
+            parse("incr k -3").expect("sound").command,
+            Command::Incr { by: -3, .. }
+        ));
+        assert_eq!(
+            parse("put k --if-abesnt").err(),
+            Some(ErrorKind::UnknownArgument)
+        );
+        assert!(parse("put k -- --if-abesnt").is_ok());
+        assert!(parse("put k -").is_ok());
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for words in [
+            "get",
+            "delete",
+            "put k v --file f",
+            "put k v --if-absent --if-exists",
+            "put k v --if-absent --if-match 1.2",
+            "get k --map m --node n:1",
+            "scan --limit 0",
+            "watch --from yesterday",
+            "get k --consistency strong",
+            "get k --consistency max-lag",
+            "get k --timeout 5",
+            "put k v --if-match 1",
+        ] {
+            assert!(parse(words).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn consistencies() {
+        for (text, wanted) in [
+            ("primary", Consistency::Primary),
+            ("eventual", Consistency::Eventual),
+            ("read-your-writes", Consistency::ReadYourWrites),
+            (
+                "max-lag=200ms",
+                Consistency::MaxLag(Duration::from_millis(200)),
+            ),
+        ] {
+            assert_eq!(consistency(text), Ok(wanted));
+        }
+    }
+}
