@@ -49,7 +49,7 @@ main() {
     export no_proxy='*'
     export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
     local variable
-    for variable in ${!KVNODE_*}; do unset "$variable"; done
+    for variable in ${!KVNODE_*} KV_MAP KV_NODE; do unset "$variable"; done
 
     section "Format" check cargo fmt --all --check
     section "Lints" check cargo clippy --locked --workspace --all-targets --all-features --quiet -- -D warnings
@@ -108,6 +108,10 @@ banned_crates() {
             cargo tree --locked --workspace --target all --edges all --invert "$crate" || true
         fi
     done
+    if cargo tree --locked -p kvclient --edges normal --prefix none | grep -E '^(clap|tracing-subscriber) '; then
+        result=1
+        echo "is what the tool kv needs, and kvclient shall have it only with the feature cli"
+    fi
     return $result
 }
 
@@ -188,7 +192,7 @@ scripts() {
 }
 
 release_build() {
-    cargo build --locked --release -p kvnode -p examples
+    cargo build --locked --release -p kvnode -p examples -p kvclient --features kvclient/cli
 }
 
 # Starts the six nodes of sharding.toml on free ports and does with them what the README and the examples do.
@@ -205,7 +209,8 @@ cluster() {
     [ -n "$cluster_pid" ] || return 0
     check refuses 1 "port ${prefix}0 is in use" ./launch.sh "$map" "$scratch/other"
     "$KVNODE_BIN" --config "$map" --check-config >"$nodes"
-    readme "$prefix" "$nodes"
+    PATH=$target/release:$PATH readme "$prefix" "$nodes"
+    tool "$target/release/kv" "$map"
     examples "$target/release" "$map"
     check stop_cluster 0
     # What was stored is there again, and the ports are free again.
@@ -315,6 +320,66 @@ readme() {
     local last
     last=$(tail -n 1 "$log")
     count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
+}
+
+# The tool kv, as a script uses it.
+tool() {
+    local kv=$1 value=$scratch/value
+    export KV_MAP=$2
+    head -c 300000 /dev/urandom >"$value"
+    check tool_bytes "$kv" "$value"
+    check prints 5 "$kv" incr test:counter 5
+    check prints 3 "$kv" incr test:counter -2
+    check refuses 1 "absent: test:nobody" "$kv" get test:nobody
+    check refuses 2 "sharding.toml" env -C "$scratch/data" -u KV_MAP "$kv" status
+    check refuses 3 "a condition did not hold" "$kv" put test:counter 1 --if-absent
+    check refuses 0 "shard " "$kv" route test:counter
+    check prints 6 tool_ready "$kv"
+    check prints test:bytes tool_first "$kv"
+    check tool_watch "$kv"
+    check "$kv" map
+    check "$kv" delete test:counter test:bytes $'test:\xff'
+    unset KV_MAP
+}
+
+# prints TEXT COMMAND...: the command succeeds and prints that line.
+prints() {
+    local want=$1 printed
+    shift
+    printed=$("$@") || return 1
+    [ "$printed" = "$want" ] || { echo "printed: $printed" && return 1; }
+}
+
+tool_bytes() {
+    local kv=$1 value=$2
+    "$kv" put test:bytes --file "$value" >/dev/null &&
+        "$kv" get test:bytes | cmp - "$value" &&
+        "$kv" put $'test:\xff' <"$value" >/dev/null &&
+        "$kv" get --key-format escaped 'test:\xff' | cmp - "$value"
+}
+
+tool_ready() {
+    "$1" status | grep -c ' ready '
+}
+
+# Whoever reads a scan may go; with pipefail the scan's own exit code counts.
+tool_first() {
+    "$1" scan test: --keys-only | head -n 1
+}
+
+# A watch in the background that ends after two changes; both are there, in order.
+tool_watch() {
+    local kv=$1 out=$scratch/watch.out log=$scratch/watch.log watch deadline=$((SECONDS + 10)) code=0
+    "$kv" watch test:counter --count 2 >"$out" 2>"$log" &
+    watch=$!
+    until grep -q '^kv: watching from' "$log" || [ $SECONDS -ge $deadline ]; do sleep 0.1; done
+    "$kv" put test:counter 7 >/dev/null
+    "$kv" incr test:counter >/dev/null
+    wait $watch || code=$?
+    if [ $code != 0 ] || [ "$(cut -f 3 "$out" | tr '\n' ' ')" != "7 8 " ]; then
+        cat "$out" "$log"
+        return 1
+    fi
 }
 
 examples() {
