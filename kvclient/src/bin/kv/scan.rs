@@ -45,7 +45,7 @@ pub(crate) async fn scan(
     };
     out.flush()?;
     if let Some(token) = scan.token().filter(|_| printed > 0) {
-        out.note(&format!("ended early; go on with --after {token}"));
+        out.note(&format!("go on with --after {token}"));
     }
     exit
 }

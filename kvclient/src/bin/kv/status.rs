@@ -21,8 +21,8 @@ use crate::{
 };
 
 const READY: &str = "ready";
-const HEAD: [&str; 9] = [
-    "NODE", "SHARD", "ROLE", "STATE", "DURABLE", "LAG", "ENTRIES", "MAP", "VERSION",
+const HEAD: [&str; 8] = [
+    "NODE", "SHARD", "ROLE", "STATE", "DURABLE", "LAG", "MAP", "VERSION",
 ];
 
 /// A node of the map, and what it says.
@@ -105,9 +105,6 @@ impl Said {
 
     fn row(&self) -> [String; HEAD.len()] {
         let text = |name| escaped(self.text(name).unwrap_or("-").as_bytes());
-        let entries = self
-            .field("entries")
-            .map_or("-".to_owned(), Value::to_string);
         [
             self.address.clone(),
             self.shard.clone(),
@@ -116,7 +113,6 @@ impl Said {
             self.state().to_owned(),
             text("durable"),
             self.lag().unwrap_or_else(|| "-".to_owned()),
-            entries,
             text("map_version"),
             text("version"),
         ]
@@ -204,7 +200,7 @@ mod tests {
     #[test]
     fn a_table_for_people() {
         let primary = json!({
-            "role": "primary", "state": "ready", "durable": "1.9", "lag_ms": 0, "lag_records": 0, "entries": 3,
+            "role": "primary", "state": "ready", "durable": "1.9", "lag_ms": 0, "lag_records": 0,
             "map_version": "1-ab", "version": "0.1.0",
         });
         let replica =
@@ -216,10 +212,10 @@ mod tests {
         ];
         assert_eq!(
             table(&all),
-            "NODE  SHARD  ROLE     STATE      DURABLE  LAG               ENTRIES  MAP   VERSION\n\
-             h:1   a      primary  ready      1.9      -                 3        1-ab  0.1.0\n\
-             h:1   a      replica  not ready  -        12 ms, 3 records  -        -     -\n\
-             h:1   a      replica  no answer  -        -                 -        -     -\n"
+            "NODE  SHARD  ROLE     STATE      DURABLE  LAG               MAP   VERSION\n\
+             h:1   a      primary  ready      1.9      -                 1-ab  0.1.0\n\
+             h:1   a      replica  not ready  -        12 ms, 3 records  -     -\n\
+             h:1   a      replica  no answer  -        -                 -     -\n"
         );
         assert_eq!(
             troubles(&all),
