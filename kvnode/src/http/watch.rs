@@ -126,7 +126,7 @@ async fn start(
     match after {
         Some(after) if after.seq < truncated => {
             let message = format!(
-                "the log begins after seq {truncated}; read what is there with a scan, then watch from its position"
+                "the log begins after seq {truncated}; watch from now on, scan what is there, and then follow"
             );
             let mut refusal = OpResult::refused(ErrorCode::LogTruncated, message, None);
             refusal.position = Some(storage.store.visible());
