@@ -149,19 +149,16 @@ impl Source {
                 .store
                 .requests(after, CHUNK_ENTRIES)
                 .map_err(broken)?;
-            let is_last = page.len() < CHUNK_ENTRIES;
-            if let Some(last) = page.last() {
-                after = Some((last.mark.client, last.mark.n));
-                let request = |request: crate::store::Request| snapshot::Request {
-                    position: request.position,
-                    time_ms: request.time_ms,
-                    mark: request.mark,
-                };
-                self.send_chunk(&Chunk::Requests(page.into_iter().map(request).collect()))?;
-            }
-            if is_last {
+            let Some(last) = page.last() else {
                 return Ok(());
-            }
+            };
+            after = Some(last.id());
+            let request = |request: crate::store::Request| snapshot::Request {
+                position: request.position,
+                time_ms: request.time_ms,
+                mark: request.mark,
+            };
+            self.send_chunk(&Chunk::Requests(page.into_iter().map(request).collect()))?;
         }
     }
 

@@ -208,8 +208,8 @@ impl Store {
         self.inner.core.due(now_ms, max)
     }
 
-    /// Up to `max` remembered requests behind `after`, by client and n; fewer than `max` at the end only. Requests
-    /// below their client's floor may be among them.
+    /// Up to `max` remembered requests behind `after`, by client and n; fewer if their outcomes are large, none at the
+    /// end only. Requests below their client's floor may be among them.
     ///
     /// # Errors
     /// `Damaged`: a row cannot be trusted. `Busy`: try again later. `Fatal`: exit 5.

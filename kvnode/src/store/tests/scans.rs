@@ -121,3 +121,56 @@ fn requests_are_read_back_from_memory_and_lmdb() {
     assert_eq!(last[0].position, Position::new(1, 1));
     assert_eq!(last[0].mark.outcome, Bytes::from_static(b"ok"));
 }
+
+/// An id that was forgotten and used again had its former row in LMDB and the new one in memory. The former was read
+/// back: after a restart a repeat got the former outcome, or was done a second time, since that one was old.
+#[test]
+fn of_two_requests_under_one_id_the_newer_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.add(vec![marked(put("a", "1", None), 1, 1, 0)]);
+    store.flush().unwrap();
+    store.add(vec![marked(put("a", "2", None), 1, 1, 0)]);
+    let positions = || -> Vec<u64> {
+        let requests = store.requests(None, 100).unwrap();
+        requests
+            .iter()
+            .map(|request| request.position.seq)
+            .collect()
+    };
+    assert_eq!(positions(), [2], "from memory");
+    store.flush().unwrap();
+    assert_eq!(positions(), [2], "from LMDB");
+}
+
+/// A page had up to 10,000 requests however large their outcomes: a chunk of a snapshot that no replica takes, and
+/// gigabytes of memory at start.
+#[test]
+fn pages_of_requests_with_large_outcomes_are_short_and_leave_none_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let large = |n: u64| {
+        let mut record = marked(put("a", "1", None), 1, n, 0);
+        if let Some(mark) = &mut record.mark {
+            mark.outcome = vec![0; 300 << 10].into();
+        }
+        record
+    };
+    // Those in memory lie between and behind those in LMDB.
+    for n in [1, 3, 5, 7, 9, 11] {
+        store.add(vec![large(n)]);
+    }
+    store.flush().unwrap();
+    for n in [2, 4, 12, 13, 14, 15, 16] {
+        store.add(vec![large(n)]);
+    }
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.requests(after, 10_000).unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 4, "{}", page.len());
+        after = Some(last.id());
+        found.extend(page.iter().map(|request| request.mark.n));
+    }
+    assert_eq!(found, [1, 2, 3, 4, 5, 7, 9, 11, 12, 13, 14, 15, 16]);
+}
