@@ -12,7 +12,10 @@ use std::{
     sync::Arc,
 };
 
-use kvclient::wire::error::{Applied, ErrorCode};
+use kvclient::wire::{
+    batch::OpResult,
+    error::{Applied, ErrorCode},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Cluster, FakeLog, FakeShard, Reply, StreamReply, refused, stored};
 
@@ -189,6 +192,17 @@ async fn exit_codes_say_what_to_do() {
         assert!(put.said.starts_with("kv: put \"k\": "), "{put:?}");
         assert_eq!(put.said.lines().count(), 1, "{put:?}");
     }
+    // Who answers there may be no node: a terminal must not obey what it says.
+    kv.cluster.primary(0).script(|_| {
+        let message = "go\u{1b}]0;away\u{7}";
+        Reply::Answer(OpResult::refused(
+            ErrorCode::Forbidden,
+            message,
+            Some(Applied::No),
+        ))
+    });
+    let put = kv.run(&["put", "k", "v", "--timeout", "300ms"]);
+    assert!(put.said.contains("go\\x1b]0;away\\x07\n"), "{put:?}");
     let json = kv.run(&["put", "k", "v", "--json"]);
     let error: serde_json::Value = serde_json::from_str(&json.said).unwrap();
     assert_eq!(error["error"], "denied");

@@ -8,7 +8,7 @@ use std::io::{BufWriter, IsTerminal, Stdout, Write};
 use crate::{
     failure::Failure,
     json::Line,
-    text::{escape_into, is_plain_text},
+    text::{escape_into, harmless, is_plain_text},
 };
 
 /// How results and errors are written.
@@ -87,11 +87,11 @@ impl Out {
         self.stdout.flush().map_err(|error| Failure::output(&error))
     }
 
-    /// A remark for a person.
+    /// A remark for a person. Nodes say part of it, and whatever else answers at their addresses.
     pub(crate) fn note(&mut self, text: &str) {
         // In the order in which it was said.
         let _ = self.stdout.flush();
-        let _ = writeln!(std::io::stderr(), "kv: {text}");
+        let _ = writeln!(std::io::stderr(), "kv: {}", harmless(text));
     }
 
     /// Says why something failed.

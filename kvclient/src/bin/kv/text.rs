@@ -89,6 +89,21 @@ pub(crate) fn escaped(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&line).into_owned()
 }
 
+/// Text that others said, without what a terminal would obey; its lines stay lines.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut shown = Vec::with_capacity(text.len());
+    for c in text.chars() {
+        let mut buffer = [0; 4];
+        let utf8 = c.encode_utf8(&mut buffer).as_bytes();
+        match c {
+            '\n' | '\t' => shown.extend_from_slice(utf8),
+            _ if is_printable(c) => shown.extend_from_slice(utf8),
+            _ => escape_bytes(&mut shown, utf8),
+        }
+    }
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
 /// Whether a terminal shows these bytes as what they are: text in lines.
 pub(crate) fn is_plain_text(bytes: &[u8]) -> bool {
     let is_plain = |c| matches!(c, '\n' | '\t') || is_printable(c);
@@ -182,6 +197,15 @@ mod tests {
         ] {
             assert_eq!(escaped(bytes), text);
         }
+    }
+
+    #[test]
+    fn what_others_said_is_shown_and_not_obeyed() {
+        let said = "m.toml:2:1: é \\xff\n\tgone\u{1b}[2J\r\u{202e}";
+        assert_eq!(
+            harmless(said),
+            "m.toml:2:1: é \\xff\n\tgone\\x1b[2J\\x0d\\xe2\\x80\\xae"
+        );
     }
 
     #[test]
