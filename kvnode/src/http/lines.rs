@@ -14,6 +14,8 @@
 //!
 //! Strict: a field that is unknown, stands twice, is missing or does not go with the op refuses all, with its line.
 
+use std::borrow::Cow;
+
 use kvclient::{
     key::Key,
     position::Position,
@@ -27,6 +29,9 @@ use serde::Deserialize;
 
 use super::request::{ACK_FORM, REQUEST_ID_FORM, parse_ack, parse_request_id};
 use crate::json::{Line, bytes_of};
+
+/// Characters of what is wrong that a message repeats.
+const QUOTED_CHARS: usize = 300;
 
 /// One op, as it stands on its line.
 #[derive(Debug, Default, Deserialize)]
@@ -100,7 +105,7 @@ fn said(error: &serde_json::Error) -> String {
         }
         _ => "",
     };
-    format!("{what} at column {}{hint}", error.column())
+    format!("{} at column {}{hint}", short(what), error.column())
 }
 
 impl OpLine {
@@ -186,7 +191,7 @@ fn unfit(op: &str, value: bool, delta: bool, ttl: bool) -> String {
         "expire" => (&["ttl"], &["ttl"]),
         _ => {
             let known = "get, put, delete, incr, expire, persist";
-            return format!("op {op:?} is none of {known}");
+            return format!("op {:?} is none of {known}", short(op));
         }
     };
     let there = [("value", value), ("delta", delta), ("ttl", ttl)];
@@ -218,7 +223,15 @@ fn parsed<T>(
     wanted: &str,
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<T, String> {
-    parse(text).ok_or_else(|| format!("{name}: {text:?} is not {wanted}"))
+    parse(text).ok_or_else(|| format!("{name}: {:?} is not {wanted}", short(text)))
+}
+
+/// The beginning of text that is to be quoted: it may be a value that came into the wrong field.
+fn short(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(QUOTED_CHARS) {
+        None => text.into(),
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+    }
 }
 
 /// The answer to a batch.
@@ -424,6 +437,23 @@ mod tests {
         }
         let not_text = b"{\"op\":\"get\",\"key\":\"\xff\"}";
         assert!(decode_lines(not_text).unwrap_err().starts_with("line 1: "));
+    }
+
+    /// A value in a field of another kind came back in the message, escaped twice: up to 160 MiB for a batch of 16.
+    #[test]
+    fn what_is_wrong_is_quoted_in_part() {
+        let large = "\\u0001".repeat(100_000);
+        for line in [
+            format!(r#"{{"op":"{large}","key":"k"}}"#),
+            format!(r#"{{"op":"put","key":"k","value":"v","ttl":"{large}"}}"#),
+            format!(r#"{{"op":"get","key":"k","request_id":"{large}"}}"#),
+            format!(r#"{{"op":"get","key":"k","ack":["{large}"]}}"#),
+            format!(r#"{{"op":"incr","key":"k","delta":"{large}"}}"#),
+            format!(r#"{{"op":"get","key":"k","{large}":1}}"#),
+        ] {
+            let problem = one(&line).unwrap_err();
+            assert!(problem.len() < 4_000, "{} bytes", problem.len());
+        }
     }
 
     #[test]
