@@ -25,6 +25,21 @@ impl Client {
     ///
     /// Reads the file and nothing else: needs no runtime, and reaches no node before the first op.
     ///
+    /// ```
+    /// # fn main() -> kvclient::Result<()> {
+    /// # let path = std::env::temp_dir().join(format!("sharding-{}.toml", std::process::id()));
+    /// # let written = std::fs::write(&path, "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"localhost:8080\"\n");
+    /// # written.expect("a file");
+    /// use kvclient::{Client, ErrorKind};
+    ///
+    /// let kv = Client::from_file(&path)?;
+    /// let error = Client::from_file("no-such-file.toml").expect_err("it is not there");
+    /// assert_eq!(error.kind(), ErrorKind::Invalid);
+    /// # std::fs::remove_file(&path).expect("it was there");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: the file cannot be read or is not a map; the source says where.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
@@ -33,6 +48,17 @@ impl Client {
 
     /// A client for the cluster that these nodes belong to (`http://host:port` or `host:port`). They are asked for
     /// the map in turn until one answers.
+    ///
+    /// ```no_run
+    /// # async fn example() -> kvclient::Result<()> {
+    /// use kvclient::Client;
+    ///
+    /// // Any nodes of the cluster will do; with two, one may be away. The rest of them is in the map.
+    /// let kv = Client::connect(["http://localhost:8080", "localhost:8081"]).await?;
+    /// println!("{} shards", kv.map().shards().len());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: not an address. [`ErrorKind::Unavailable`]: none of them answered; retry later, or
@@ -65,6 +91,39 @@ impl Client {
 }
 
 /// Settings of a client to be.
+///
+/// Every one of them has a default, and most programs need none. All of them at once:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use kvclient::{ClientBuilder, Consistency, node_client::NodeClientOptions, policy::StickyByKey};
+///
+/// # let text = "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"localhost:8080\"\n";
+/// # let map = kvclient::shard_map::toml::parse(text, "sharding.toml").expect("a map");
+///
+/// let mut nodes = NodeClientOptions::default();
+/// nodes.connect_timeout = Duration::from_millis(200);
+/// let kv = ClientBuilder::new(map)
+///     .timeout(Duration::from_secs(2)) // of an op, all attempts and pauses included
+///     .attempt_timeout(Duration::from_millis(200)) // of one attempt of a read
+///     .write_attempt_timeout(Duration::from_millis(800)) // of one attempt of a write
+///     .consistency(Consistency::MaxLag(Duration::from_secs(1)))
+///     .catch_up_wait(Duration::from_millis(5))
+///     .read_policy(StickyByKey)
+///     .zone("eu-1a")
+///     .without_hedging()
+///     .without_request_ids()
+///     .pauses(Duration::from_millis(10), Duration::from_millis(200))
+///     .refresh_interval(Duration::from_secs(5))
+///     .batches_in_flight(2)
+///     .alone_bytes(16 << 10)
+///     .node_client(nodes)
+///     .build()?;
+/// assert_eq!(kv.map().shards().len(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
     map: ShardMap,
@@ -74,6 +133,18 @@ pub struct ClientBuilder {
 
 impl ClientBuilder {
     /// Starts with a map; all settings are the defaults. The map is only the seed, as in [`Client::from_file`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kvclient::{ClientBuilder, shard_map::toml};
+    ///
+    /// let text = "version = 3\n[[shards]]\nname = \"all\"\nidx = 0\naddress = \"10.0.0.7:8080\"\n";
+    /// let map = toml::parse(text, "built in")?; // no file: the map comes with the program
+    /// let kv = ClientBuilder::new(map).build()?;
+    /// assert_eq!(kv.map().version(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn new(map: ShardMap) -> Self {
         Self {
             map,
@@ -83,6 +154,15 @@ impl ClientBuilder {
     }
 
     /// Starts with the map in a file.
+    ///
+    /// ```no_run
+    /// # fn main() -> kvclient::Result<()> {
+    /// use kvclient::{ClientBuilder, policy::StickyByKey};
+    ///
+    /// let kv = ClientBuilder::from_file("sharding.toml")?.read_policy(StickyByKey).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Client::from_file`].
@@ -97,6 +177,16 @@ impl ClientBuilder {
     }
 
     /// Starts with the map of a running cluster, as in [`Client::connect`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> kvclient::Result<()> {
+    /// use kvclient::ClientBuilder;
+    ///
+    /// let seeds = std::env::var("KV_NODES").unwrap_or("localhost:8080".to_owned());
+    /// let kv = ClientBuilder::connect(seeds.split(',')).await?.zone("eu-1a").build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Client::connect`].
@@ -240,6 +330,19 @@ impl ClientBuilder {
     }
 
     /// The client. Needs no runtime and reaches no node.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kvclient::ClientBuilder;
+    ///
+    /// # let text = "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"localhost:8080\"\n";
+    /// # let map = kvclient::shard_map::toml::parse(text, "sharding.toml").expect("a map");
+    ///
+    /// let kv = ClientBuilder::new(map).zone("eu-1a").build()?; // in `fn main`, before there is a runtime
+    /// assert_eq!(kv.stats().ops, 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the HTTP library cannot be set up on this machine.

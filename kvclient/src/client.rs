@@ -42,6 +42,22 @@ use crate::{
 /// node answers; see [`Consistency`](crate::Consistency). What other clients write shows up when it has reached the
 /// node that answers, some milliseconds later. For users who should not wait for each other's writes:
 /// [`Self::with_session`].
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use tokio::task::JoinSet;
+///
+/// let mut workers = JoinSet::new();
+/// for _ in 0..4 {
+///     let kv = kv.clone(); // a clone per task: same connections, same map, same session
+///     workers.spawn(async move { kv.incr("jobs:done", 1).await });
+/// }
+/// for done in workers.join_all().await {
+///     println!("{} jobs are done", done?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     router: Arc<Router>,
@@ -60,6 +76,16 @@ impl Client {
 
     /// Reads a value; `None` if the key is absent or has expired.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// match kv.get("greeting").await? {
+    ///     Some(value) => println!("{}", String::from_utf8_lossy(&value)), // a value is bytes
+    ///     None => println!("nobody has said anything yet"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: change the key. [`ErrorKind::Unavailable`]: no node answered in time; retry later.
     /// [`ErrorKind::Conflict`]: a position this session had seen is lost, see [`Error::lost_position`]; it is said
@@ -75,6 +101,19 @@ impl Client {
 
     /// Reads an entry, that is the value with its position and expiry, under terms of its own; `None` if the key is
     /// absent or has expired.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::{Consistency, GetOptions};
+    ///
+    /// let lenient = GetOptions::new().consistency(Consistency::MaxLag(Duration::from_secs(2)));
+    /// if let Some(entry) = kv.get_with("weather:oslo", lenient).await? {
+    ///     println!("{} bytes, written at {}, gone in {:?}", entry.value.len(), entry.position, entry.ttl);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::get`]; also [`ErrorKind::Invalid`] if [`GetOptions::node`] is no node of the key's shard.
@@ -92,6 +131,16 @@ impl Client {
     /// Stores a value, whether or not the key was there. It is synced to the primary's disk when this returns, and
     /// has no expiry, even if the entry before had one.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// let written = kv.put("notice", "Back at noon").await?;
+    /// println!("on the primary's disk, at {} of its shard's log", written.position);
+    /// let photo: Vec<u8> = vec![0xff; 100_000];
+    /// kv.put("photo:7", photo).await?; // taken over, not copied
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: key or value over its limit. [`ErrorKind::Full`]: the shard takes no more.
     /// [`ErrorKind::Unavailable`]: retry later, but look at [`Error::outcome`] first: `Unknown` means that it may
@@ -104,6 +153,22 @@ impl Client {
     }
 
     /// Stores a value under terms of its own.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::{ErrorKind, PutOptions};
+    ///
+    /// // A lock: whoever stores it first has it, and it ends by itself.
+    /// let lease = PutOptions::new().if_absent().ttl(Duration::from_secs(30));
+    /// match kv.put_with("lock:report", "worker 3", lease).await {
+    ///     Ok(lock) => println!("ours since {}", lock.position),
+    ///     Err(error) if error.kind() == ErrorKind::Conflict => println!("somebody else has it"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::put`]; also [`ErrorKind::Conflict`] if the condition does not hold: [`Error::position`] is the
@@ -123,6 +188,15 @@ impl Client {
 
     /// Removes a key; says whether it was there.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// if !kv.delete("login:9f3").await? {
+    ///     println!("was logged out already");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::put`].
     ///
@@ -134,6 +208,18 @@ impl Client {
     }
 
     /// Removes a key under terms of its own; `None` if it was not there.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use kvclient::{DeleteOptions, PutOptions};
+    ///
+    /// let lock = kv.put_with("lock:report", "worker 3", PutOptions::new().if_absent()).await?;
+    /// // ... and when the work is done: only our own lock, not that of whoever came after its time was over.
+    /// let ours = DeleteOptions::new().if_match(lock.position);
+    /// kv.delete_with("lock:report", ours).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::put_with`].
@@ -152,6 +238,15 @@ impl Client {
     /// Adds to a counter, in one step on the node, and returns its new value. An absent key counts as 0; the expiry
     /// is kept. A counter is a value like any other: an i64 as decimal text.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// let ticket = kv.incr("tickets", 1).await?; // 1, 2, 3 ...: no two callers get the same
+    /// let left = kv.incr("stock:pears", -3).await?;
+    /// println!("ticket {ticket}, {left} pears left");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::put`]; also [`ErrorKind::Conflict`] if the value is no decimal i64 or would leave its range. After
     /// an outcome of `Unknown`, adding again may count twice.
@@ -165,6 +260,18 @@ impl Client {
     }
 
     /// Sets how long an entry lives from now on, in whole milliseconds; says whether it was there.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// // A login that ends after half an hour without a request.
+    /// if !kv.touch("login:9f3", Duration::from_secs(30 * 60)).await? {
+    ///     println!("please log in again");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::put`]; also [`ErrorKind::Invalid`] if `ttl` is less than 1 ms.
@@ -181,6 +288,19 @@ impl Client {
     }
 
     /// Removes an entry's expiry; says whether the entry was there.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::PutOptions;
+    ///
+    /// kv.put_with("draft:7", "Dear", PutOptions::new().ttl(Duration::from_secs(3_600))).await?;
+    /// if kv.persist("draft:7").await? {
+    ///     println!("saved: it stays for ever");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::put`].
@@ -241,6 +361,20 @@ impl Client {
 
     /// Who owns a key, by the map in force. Asks nobody.
     ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kvclient::Client;
+    ///
+    /// # let text = "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"localhost:8080\"\n";
+    /// # let map = kvclient::shard_map::toml::parse(text, "sharding.toml").expect("a map");
+    ///
+    /// let kv = Client::builder(map).build()?;
+    /// let route = kv.route("user:1")?;
+    /// assert_eq!((route.shard.as_str(), route.primary.port()), ("all", 8080));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: change the key.
     pub fn route(&self, key: impl AsRef<[u8]>) -> Result<Route> {
@@ -257,6 +391,21 @@ impl Client {
     }
 
     /// The map in force.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kvclient::Client;
+    ///
+    /// # let text = "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"localhost:8080\"\n";
+    /// # let map = kvclient::shard_map::toml::parse(text, "sharding.toml").expect("a map");
+    ///
+    /// let kv = Client::builder(map).build()?;
+    /// for shard in kv.map().shards() {
+    ///     println!("{}: slots {}, primary {}", shard.name, shard.slots_text(), shard.primary.address);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn map(&self) -> Arc<ShardMap> {
         self.router.refresher.routes().map().clone()
     }
@@ -268,6 +417,14 @@ impl Client {
     }
 
     /// Asks nodes for their map now and adopts it if it is newer. Nobody needs to: ops notice a newer map.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// kv.refresh().await?; // the nodes have been given a new map just now
+    /// println!("from here on: map {}", kv.map().identity());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`]: no node answered; the map in force stays.
@@ -310,11 +467,32 @@ impl Client {
 
     /// A client like this one that knows what this one has seen so far; from here on neither learns what the other
     /// sees. (A clone shares its session.)
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// kv.put("rate", "7").await?;
+    /// let report = kv.fork(); // sees that rate at least, and waits for nothing that `kv` writes later
+    /// println!("{:?}", report.get("rate").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fork(&self) -> Self {
         self.with_session(self.session())
     }
 
     /// Makes this client's reads show at least what another session has seen, too.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use kvclient::Session;
+    ///
+    /// // A message from another service carries what that one had seen when it sent it.
+    /// let theirs = Session::from_token("kv1_0.3.1207_2.1.9").unwrap_or_default();
+    /// kv.merge_session(&theirs);
+    /// let order = kv.get("order:12").await?; // at least as new as what they read or wrote
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn merge_session(&self, other: &Session) {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         session.merge(other);

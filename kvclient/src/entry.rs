@@ -18,6 +18,19 @@ use crate::{
 };
 
 /// An entry as a read shows it.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use kvclient::GetOptions;
+///
+/// if let Some(entry) = kv.get_with("page:home", GetOptions::new()).await? {
+///     let etag = entry.position.to_etag(); // names this very version, say to a browser
+///     let forever = entry.ttl.is_none();
+///     println!("{etag}: {} bytes, for ever: {forever}", entry.value.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The value.
@@ -29,6 +42,15 @@ pub struct Entry {
 }
 
 /// A write that took place and is durable.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// let first = kv.put("status", "busy").await?;
+/// let second = kv.put("status", "free").await?;
+/// assert!(first.position < second.position); // one key, so one shard, so one log: the order of the writes
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
     /// Its place in the shard's log.
@@ -36,6 +58,22 @@ pub struct Written {
 }
 
 /// Who owns a key.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvclient::Client;
+///
+/// # let text = "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"localhost:8080\"\n";
+/// # let map = kvclient::shard_map::toml::parse(text, "sharding.toml").expect("a map");
+///
+/// let kv = Client::builder(map).build()?;
+/// let (cart, name) = (kv.route("{user:1}:cart")?, kv.route("{user:1}:name")?);
+/// assert_eq!(cart.slot, name.slot); // only what stands in the braces is hashed
+/// assert!(cart.replicas.is_empty()); // this map has none
+/// println!("{} of {}, writes go to {}", cart.slot, cart.shard, cart.primary);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The key's slot.

@@ -52,6 +52,20 @@ impl Client {
 
     /// Stores a value as JSON, as [`Self::put`] stores bytes. Needs feature `json`.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// #[derive(serde::Serialize)]
+    /// struct Point {
+    ///     x: f64,
+    ///     y: f64,
+    /// }
+    ///
+    /// kv.put_json("home", &Point { x: 10.7, y: 59.9 }).await?;
+    /// kv.put_json("limits", &serde_json::json!({ "tries": 5, "minutes": 10 })).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::put`]; also [`ErrorKind::Invalid`] if the value cannot be JSON, such as a map whose keys are no text.
     ///
@@ -68,6 +82,18 @@ impl Client {
     }
 
     /// Changes a value that is JSON by what it is, as [`Self::update`] does with bytes. Needs feature `json`.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// kv.update_json("queue", |queue: Option<Vec<String>>| {
+    ///     let mut queue = queue.unwrap_or_default();
+    ///     queue.push("job 12".to_owned());
+    ///     (queue.len() <= 100).then_some(queue) // full: leave it as it is
+    /// })
+    /// .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Self::update`], [`Self::get_json`] and [`Self::put_json`].

@@ -22,6 +22,15 @@ use crate::{
 impl Client {
     /// Reads many values: one per key, in order. Keys of one node travel in one request.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// let names = kv.get_many(["user:1", "user:2", "user:3"]).await?;
+    /// let known = names.iter().flatten().count();
+    /// println!("{known} of {} are known", names.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The first error of any key; [`Self::get_many_with`] gives one result per key.
     ///
@@ -37,6 +46,24 @@ impl Client {
     }
 
     /// Reads many entries: one result per key, in order. Only keys that failed are tried again.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::{Consistency, GetOptions};
+    ///
+    /// let keys = ["ad:1", "ad:2"];
+    /// let soon = GetOptions::new().consistency(Consistency::Eventual).timeout(Duration::from_millis(50));
+    /// for (key, entry) in keys.iter().zip(kv.get_many_with(keys, soon).await) {
+    ///     match entry {
+    ///         Ok(Some(entry)) => println!("{key}: {} bytes", entry.value.len()),
+    ///         Ok(None) => println!("{key}: none"),
+    ///         Err(error) => println!("{key}: without it, then: {error}"), // the others are there all the same
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Each key's own, as of [`Self::get_with`]: keys that failed do not keep the others from being read.
@@ -66,6 +93,15 @@ impl Client {
     /// Stores many values: one result per item, in order. Items of one node travel in one request; where a key stands
     /// twice, the values are stored one after the other, in the order of the list.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// let rows = (1..=1_000).map(|row| (format!("row:{row}"), format!("{}", row * row)));
+    /// let written = kv.put_many(rows).await?;
+    /// assert_eq!(written.len(), 1_000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The first error of any item; the others may have been stored all the same. [`Self::put_many_with`] gives
     /// one result per item.
@@ -86,6 +122,23 @@ impl Client {
     /// Where a key stands twice, the later item leaves when the earlier one has its result, also if that is an error;
     /// the time limit covers its wait. So the last value stays, unless an earlier one failed with
     /// [`Outcome::Unknown`](crate::Outcome::Unknown): that one may yet be stored, after the later ones.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use kvclient::{Outcome, PutOptions};
+    ///
+    /// let items = [("seat:12", "ada"), ("seat:13", "ada")];
+    /// let mine = kv.put_many_with(items, PutOptions::new().if_absent()).await;
+    /// for ((seat, _), written) in items.iter().zip(&mine) {
+    ///     match written {
+    ///         Ok(_) => println!("{seat} is ours"),
+    ///         Err(error) if error.outcome() == Outcome::NotApplied => println!("{seat} is not: {error}"),
+    ///         Err(error) => println!("{seat}: look again, it may be ours: {error}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Each item's own, as of [`Self::put_with`]: items that failed do not keep the others from being stored.
@@ -110,6 +163,14 @@ impl Client {
 
     /// Removes many keys: for each, in order, whether it was there.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// let were_there = kv.delete_many(["cart:7", "cart:8"]).await?;
+    /// println!("{} carts removed", were_there.iter().filter(|&&was_there| was_there).count());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The first error of any key; the others may have been removed all the same. [`Self::delete_many_with`] gives
     /// one result per key.
@@ -130,6 +191,20 @@ impl Client {
 
     /// Removes many keys under the same terms: one result per key, in order; `None` if it was not there, as for the
     /// second of two equal keys.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::DeleteOptions;
+    ///
+    /// let keys = ["tmp:1", "tmp:2", "tmp:3"];
+    /// let quick = DeleteOptions::new().timeout(Duration::from_millis(300));
+    /// let removed = kv.delete_many_with(keys, quick).await;
+    /// let left: Vec<_> = keys.iter().zip(&removed).filter(|(_, removed)| removed.is_err()).collect();
+    /// println!("{} keys to try again later", left.len());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Each key's own, as of [`Self::delete_with`]: keys that failed do not keep the others from being removed.

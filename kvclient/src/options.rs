@@ -136,6 +136,22 @@ impl Default for LaneOptions {
 }
 
 /// Terms of one read.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::time::Duration;
+/// use kvclient::{Address, Consistency, GetOptions};
+///
+/// // What this very node has, whatever the others have: for somebody who compares them.
+/// let replica: Address = "localhost:8083".parse().expect("an address");
+/// let options = GetOptions::new()
+///     .node(replica)
+///     .consistency(Consistency::Eventual)
+///     .timeout(Duration::from_millis(200));
+/// let entry = kv.get_with("user:1", options).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct GetOptions {
     pub(crate) consistency: Option<Consistency>,
@@ -170,6 +186,20 @@ impl GetOptions {
 }
 
 /// Terms of one put.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::time::Duration;
+/// use kvclient::PutOptions;
+///
+/// let code = PutOptions::new().ttl(Duration::from_secs(300)).timeout(Duration::from_millis(800));
+/// kv.put_with("code:ada", "493 022", code).await?; // whatever was there
+/// let first = kv.put_with("name:ada", "1", PutOptions::new().if_absent()).await?; // nobody has the name
+/// kv.put_with("name:ada", "2", PutOptions::new().if_match(first.position)).await?; // nobody wrote since
+/// kv.put_with("name:ada", "3", PutOptions::new().if_exists()).await?; // somebody has the name
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PutOptions {
     pub(crate) condition: Option<Condition>,
@@ -217,6 +247,19 @@ impl PutOptions {
 }
 
 /// Terms of one delete.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::time::Duration;
+/// use kvclient::{DeleteOptions, GetOptions};
+///
+/// if let Some(draft) = kv.get_with("draft:7", GetOptions::new()).await? {
+///     let as_read = DeleteOptions::new().if_match(draft.position).timeout(Duration::from_secs(1));
+///     kv.delete_with("draft:7", as_read).await?; // unless somebody has gone on writing
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeleteOptions {
     pub(crate) condition: Option<Condition>,

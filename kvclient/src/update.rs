@@ -62,6 +62,24 @@ impl Client {
     /// Changes a value under terms of its own. The time limit is for all rounds together; a condition is replaced by
     /// the one that the entry is unchanged.
     ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::PutOptions;
+    ///
+    /// // Five tries in ten minutes; each one starts the ten minutes anew.
+    /// let terms = PutOptions::new().ttl(Duration::from_secs(600));
+    /// let written = kv.update_with("tries:ada", terms, |old| {
+    ///     let tries = old.map_or(0, |entry| entry.value.len());
+    ///     (tries < 5).then(|| "x".repeat(tries + 1))
+    /// });
+    /// if written.await?.is_none() {
+    ///     println!("too many tries; wait a while");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Self::update`]; also [`ErrorKind::Invalid`] for a ttl of less than 1 ms.
     ///
