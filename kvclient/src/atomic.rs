@@ -20,6 +20,29 @@ use crate::{
 };
 
 /// Ops to be done together, see [`Client::atomic`].
+///
+/// All keys have the hash tag `cart:5`, so one slot:
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::time::Duration;
+/// use kvclient::PutOptions;
+///
+/// let day = Duration::from_secs(86_400);
+/// kv.atomic()
+///     .get("{cart:5}:items") // as it is before the ops below
+///     .put_with("{cart:5}:owner", "ada", PutOptions::new().if_exists()) // if not: nothing is done
+///     .put("{cart:5}:state", "paid")
+///     .incr("{cart:5}:n", 1)
+///     .touch("{cart:5}:items", day)
+///     .persist("{cart:5}:state")
+///     .delete("{cart:5}:coupon")
+///     .timeout(Duration::from_secs(1))
+///     .commit()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "nothing is done before commit"]
 pub struct AtomicBatch {
@@ -31,6 +54,21 @@ pub struct AtomicBatch {
 }
 
 /// What became of one op of an atomic batch.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use kvclient::Done;
+///
+/// let done = kv.atomic().incr("{poll:3}:yes", 1).delete("{poll:3}:open").get("{poll:3}:title").commit().await?;
+/// match &done[..] {
+///     [Done::Counter(yes), Done::Changed(was_open), Done::Read(title)] => {
+///         println!("{yes} votes, was open: {}, titled: {}", was_open.is_some(), title.is_some());
+///     }
+///     _ => unreachable!("one result per op, in their order"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
     /// Of a get: the entry as the ops before left it; `None` if the key is absent.
@@ -129,6 +167,24 @@ impl AtomicBatch {
     }
 
     /// Does all ops, in their order: one result per op. No reader sees some of them done and others not.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use kvclient::{ErrorKind, PutOptions};
+    ///
+    /// let seen = kv.put("{seat:12}:holder", "nobody").await?.position;
+    /// let mine = kv
+    ///     .atomic()
+    ///     .put_with("{seat:12}:holder", "ada", PutOptions::new().if_match(seen))
+    ///     .incr("{seat:12}:changes", 1);
+    /// match mine.commit().await {
+    ///     Ok(done) => println!("{} ops done", done.len()),
+    ///     Err(error) if error.kind() == ErrorKind::Conflict => println!("neither is done: {error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`]: keys of more than one slot, more than 1,000 ops, or an op that cannot be done as written.

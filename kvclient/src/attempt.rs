@@ -15,6 +15,20 @@ use crate::{
 };
 
 /// Whether a write that failed may have taken place.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use kvclient::Outcome;
+///
+/// match kv.put("order:12", "3 pears").await {
+///     Ok(_) => println!("ordered"),
+///     Err(error) if error.outcome() == Outcome::NotApplied => println!("not ordered; order again"),
+///     // The same value under the same key: once more does no harm. Of a counter it would.
+///     Err(_) => _ = kv.put("order:12", "3 pears").await?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It did not and will not.

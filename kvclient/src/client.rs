@@ -214,7 +214,7 @@ impl Client {
     /// use kvclient::{DeleteOptions, PutOptions};
     ///
     /// let lock = kv.put_with("lock:report", "worker 3", PutOptions::new().if_absent()).await?;
-    /// // ... and when the work is done: only our own lock, not that of whoever came after its time was over.
+    /// // ... and when the work is done: only that lock. If somebody else has it by now, ErrorKind::Conflict.
     /// let ours = DeleteOptions::new().if_match(lock.position);
     /// kv.delete_with("lock:report", ours).await?;
     /// # Ok(())

@@ -15,9 +15,38 @@ use crate::{
 };
 
 /// Shorthand for this crate's results.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// /// What a program asks of the store can return what the store returns.
+/// async fn greeting(kv: &kvclient::Client, name: &str) -> kvclient::Result<String> {
+///     let times = kv.incr(format!("greeted:{name}"), 1).await?;
+///     Ok(format!("Hello {name}, for the {times}. time"))
+/// }
+///
+/// let greeting = greeting(&kv, "ada").await.unwrap_or_else(|error| format!("Hello ({error})"));
+/// # Ok(())
+/// # }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, in as few kinds as a caller can act on differently.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use kvclient::ErrorKind;
+///
+/// if let Err(error) = kv.put("config", "v2").await {
+///     match error.kind() {
+///         ErrorKind::Unavailable => println!("later again: {error}"),
+///         ErrorKind::Conflict => println!("read again, decide again: {error}"),
+///         ErrorKind::Invalid => println!("a mistake in this program: {error}"),
+///         _ => return Err(error), // for a person
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -40,6 +69,28 @@ pub enum ErrorKind {
 /// Why an op failed, with everything that is known about it.
 ///
 /// One pointer wide, so that the results of ops that succeed stay small.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::error::Error;
+/// use kvclient::{ErrorKind, Outcome};
+///
+/// # let text = "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"localhost:8080\"\n";
+/// # let map = kvclient::shard_map::toml::parse(text, "sharding.toml")?;
+/// # let kv = kvclient::Client::builder(map).build()?;
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// let error = kv.put("", "a key has at least one byte").await.expect_err("no such key");
+/// assert_eq!((error.kind(), error.outcome()), (ErrorKind::Invalid, Outcome::NotApplied));
+/// assert_eq!((error.op(), error.attempts()), ("put", 0)); // it never left this program
+/// assert_eq!((error.key(), error.shard(), error.node()), (None, None, None)); // named where they are known
+/// assert_eq!((error.position(), error.lost_position()), (None, None)); // set for some conflicts
+/// assert!(error.source().is_some()); // why; the error's text contains it
+/// assert!(error.to_string().starts_with("put: the request is invalid: the key is empty"));
+/// # });
+/// # Ok(())
+/// # }
+/// ```
 pub struct Error(Box<Details>);
 
 struct Details {

@@ -41,6 +41,22 @@ struct State {
 }
 
 /// One attempt.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::time::Duration;
+/// use kvclient::CallHistory;
+///
+/// let history = CallHistory::new();
+/// kv.with_history(&history).get("user:1").await?;
+/// if let Some(slowest) = history.attempts().iter().max_by_key(|attempt| attempt.took) {
+///     println!("{} of {} took {:?}: {}", slowest.op, slowest.node, slowest.took, slowest.end);
+/// }
+/// let paused: Duration = history.attempts().iter().map(|attempt| attempt.paused).sum();
+/// println!("and {paused:?} went by in pauses");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -65,6 +81,20 @@ pub struct Attempt {
 }
 
 /// Why a node was asked.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use kvclient::{CallHistory, Why};
+///
+/// let history = CallHistory::new();
+/// kv.with_history(&history).get_many(["user:1", "user:2"]).await?;
+/// let attempts = history.attempts();
+/// let hedges = attempts.iter().filter(|attempt| attempt.why == Why::Hedge).count();
+/// println!("{} attempts, {hedges} of them since another one took long", attempts.len());
+/// history.clear(); // for the next ops
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Why {

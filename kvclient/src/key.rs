@@ -13,6 +13,20 @@ use bytes::Bytes;
 pub const MAX_KEY_BYTES: usize = 511;
 
 /// A key of the store: 1 to [`MAX_KEY_BYTES`] bytes, any bytes.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvclient::{Key, key::KeyError};
+///
+/// let key = Key::new("a b/\u{e9}")?;
+/// assert_eq!(key.as_bytes().len(), 6); // bytes, not characters
+/// assert_eq!(key.to_uri(), "/kv/a%20b/%C3%A9");
+/// assert_eq!(key.to_string(), "a b/\\xc3\\xa9"); // safe in a log
+/// assert_eq!(Key::new(vec![0; 512]), Err(KeyError::TooLong { len_bytes: 512 }));
+/// assert_eq!(Key::copy_from(b""), Err(KeyError::Empty));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Bytes);
 

@@ -14,6 +14,19 @@ use tokio::sync::watch::Receiver;
 use crate::shard_map::ShardMap;
 
 /// The map in force, then each newer one. Ends when the last clone of its client is gone.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use futures_util::StreamExt;
+///
+/// let mut maps = kv.map_changes();
+/// while let Some(map) = maps.next().await {
+///     let primaries: Vec<_> = map.shards().iter().map(|shard| &shard.primary.address).collect();
+///     println!("version {}: {primaries:?}", map.version()); // at once, then after each change
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct MapChanges(BoxStream<'static, Arc<ShardMap>>);
 
 impl MapChanges {

@@ -255,7 +255,7 @@ impl PutOptions {
 ///
 /// if let Some(draft) = kv.get_with("draft:7", GetOptions::new()).await? {
 ///     let as_read = DeleteOptions::new().if_match(draft.position).timeout(Duration::from_secs(1));
-///     kv.delete_with("draft:7", as_read).await?; // unless somebody has gone on writing
+///     kv.delete_with("draft:7", as_read).await?; // Conflict: somebody went on writing
 /// }
 /// # Ok(())
 /// # }

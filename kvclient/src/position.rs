@@ -16,6 +16,19 @@ pub type Epoch = u32;
 pub type Seq = u64;
 
 /// A place in a shard's log: `epoch.seq`, ordered by epoch, then seq.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvclient::Position;
+///
+/// let read: Position = "3.1207".parse()?;
+/// let later = Position::new(4, 1_208); // another reign, and its first record
+/// assert!(Position::ZERO < read && read < later);
+/// assert_eq!(read.to_etag(), "\"3.1207\""); // as HTTP has it
+/// assert_eq!(Position::from_etag("\"4.1208\"")?, later);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position {
     /// The reign in which the record was written.

@@ -15,6 +15,22 @@ use crate::{position::Position, slot::SLOT_COUNT};
 const TOKEN_STAMP: &str = "kv1";
 
 /// Positions by shard. Empty: nothing seen yet, any node will do.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvclient::{Position, Session};
+///
+/// let mut phone = Session::from_token("kv1_0.3.1207")?; // shard 0, up to 3.1207
+/// let mut tablet = Session::new();
+/// tablet.advance(2, Position::new(1, 9));
+/// tablet.advance(2, Position::new(1, 4)); // never backwards
+/// phone.merge(&tablet);
+/// assert_eq!(phone.to_token(), "kv1_0.3.1207_2.1.9");
+/// assert_eq!(phone.position(2), Some(Position::new(1, 9)));
+/// assert!(phone.forget(2, Position::new(1, 9))); // a disaster took it away
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Session {
     /// By shard idx, ascending. A list, since clusters have few shards and most sessions see fewer.

@@ -14,6 +14,18 @@ use crate::key::Key;
 pub const SLOT_COUNT: u16 = 16_384;
 
 /// One of the [`SLOT_COUNT`] buckets of the hash space.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvclient::{Key, slot::Slot};
+///
+/// let (cart, name) = (Key::new("{user:1}:cart")?, Key::new("{user:1}:name")?);
+/// assert_eq!(Slot::of(&cart), Slot::of(&name)); // a common hash tag
+/// assert_eq!(Slot::of(&cart), Slot::of_bytes(b"user:1"));
+/// assert_eq!(Slot::new(16_383).map(Slot::number), Some(16_383)); // the last one
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u16);
 

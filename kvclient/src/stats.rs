@@ -6,6 +6,19 @@ use crate::{
 };
 
 /// Counts since the client was made; see `Client::stats`.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// let stats = kv.stats();
+/// println!("map {}: {} ops, {} retries, {} redirects", stats.map, stats.ops, stats.retries, stats.redirects);
+/// if stats.hedges > 0 {
+///     println!("{} % of the second copies were worth it", 100 * stats.hedges_won / stats.hedges);
+/// }
+/// let ejected = stats.nodes.iter().filter(|node| node.is_ejected);
+/// ejected.for_each(|node| println!("{} does not answer", node.address));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -32,6 +45,17 @@ pub struct Stats {
 }
 
 /// Counts of one node since the client first knew it.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// for node in kv.stats().nodes {
+///     let batched = node.ops_per_request().unwrap_or_default();
+///     println!("{} ({} of {}): {batched:.1} ops a request", node.address, node.role, node.shard);
+///     println!("{} under way, {} of {} failed", node.in_flight, node.errors, node.ops);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeStats {

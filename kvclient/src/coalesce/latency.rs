@@ -34,6 +34,17 @@ pub(crate) struct Latency {
 }
 
 /// Median and tail of what answers took in the last seconds.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// match kv.stats().read_latency {
+///     Some(reads) if reads.p99 > 10 * reads.p50 => println!("some reads hang: {:?}", reads.p99),
+///     Some(reads) => println!("reads take {:?}", reads.p50),
+///     None => println!("fewer than 20 reads of late"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Percentiles {

@@ -14,6 +14,23 @@ use crate::{
 };
 
 /// What is known of a read when its node is chosen.
+///
+/// ```
+/// use kvclient::policy::{Candidates, LeastBusy, ReadPolicy, ReadRequest, StickyByKey};
+///
+/// /// First attempts go where their key always goes; once that was of no use, to whoever has the least to do.
+/// #[derive(Debug)]
+/// struct StickyAtFirst;
+///
+/// impl ReadPolicy for StickyAtFirst {
+///     fn choose(&self, read: &ReadRequest<'_>, candidates: &Candidates<'_>) -> usize {
+///         match (read.key, read.asked) {
+///             (Some(_), 0) => StickyByKey.choose(read, candidates),
+///             _ => LeastBusy.choose(read, candidates), // a scan, a watch, or a second attempt
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ReadRequest<'a> {
@@ -24,6 +41,19 @@ pub struct ReadRequest<'a> {
 }
 
 /// A node that may answer a read.
+///
+/// ```
+/// use kvclient::{policy::Candidate, shard_map::Role};
+///
+/// /// How unattractive a node is: for a policy that wants primaries left to their writes.
+/// fn cost(node: &Candidate<'_>) -> usize {
+///     let queue = node.in_flight * 2;
+///     match node.role {
+///         Role::Primary => queue + 10,
+///         Role::Replica => queue,
+///     }
+/// }
+/// ```
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Candidate<'a> {
@@ -62,6 +92,21 @@ pub trait ReadPolicy: fmt::Debug + Send + Sync {
 }
 
 /// The nodes that may answer a read, by place.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+/// use kvclient::policy::{Candidates, ReadPolicy, ReadRequest};
+///
+/// /// Every node in turn.
+/// #[derive(Debug, Default)]
+/// struct InTurn(AtomicUsize);
+///
+/// impl ReadPolicy for InTurn {
+///     fn choose(&self, _read: &ReadRequest<'_>, candidates: &Candidates<'_>) -> usize {
+///         self.0.fetch_add(1, Relaxed) % candidates.len()
+///     }
+/// }
+/// ```
 pub struct Candidates<'a> {
     /// Bit set of places in the shard.
     places: u64,
@@ -105,6 +150,15 @@ impl<'a> Candidates<'a> {
 /// least busy one is swamped by all clients at once (M. Mitzenmacher, "The Power of Two Choices in Randomized
 /// Load Balancing", IEEE TPDS 12(10), 2001). Ops in flight notice a slow node at once; a latency average notices
 /// it later, and a recovered one later still.
+///
+/// ```no_run
+/// # fn main() -> kvclient::Result<()> {
+/// use kvclient::{ClientBuilder, policy::LeastBusy};
+///
+/// let kv = ClientBuilder::from_file("sharding.toml")?.read_policy(LeastBusy).build()?; // as if nothing were said
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LeastBusy;
 
@@ -125,6 +179,19 @@ impl ReadPolicy for LeastBusy {
 /// reader of one key sees its copies in one order whatever the consistency. Keys are spread evenly, and a node that
 /// goes takes only its own keys along (D. Thaler and C. Ravishankar, "Using name-based mappings to increase hit rates",
 /// IEEE/ACM ToN 6(1), 1998). A hot key heats one node: that is the price.
+///
+/// ```no_run
+/// # fn main() -> kvclient::Result<()> {
+/// use kvclient::{ClientBuilder, Consistency, policy::StickyByKey};
+///
+/// // Cheap reads that still never go back in time, as long as the key's node answers.
+/// let kv = ClientBuilder::from_file("sharding.toml")?
+///     .consistency(Consistency::Eventual)
+///     .read_policy(StickyByKey)
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StickyByKey;
 

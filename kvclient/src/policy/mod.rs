@@ -14,6 +14,25 @@ use std::time::Duration;
 pub use choice::{Candidate, Candidates, LeastBusy, ReadPolicy, ReadRequest, StickyByKey};
 
 /// How new the answer to a read must be.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::time::Duration;
+/// use kvclient::{Consistency, GetOptions};
+///
+/// kv.put("stock:pears", "7").await?;
+/// for (consistency, what) in [
+///     (Consistency::ReadYourWrites, "7, or what was written since"),
+///     (Consistency::Eventual, "7, or what was there before it"),
+///     (Consistency::MaxLag(Duration::from_millis(100)), "nothing that was outdated 100 ms ago"),
+///     (Consistency::Primary, "7, or what anybody has written since"),
+/// ] {
+///     let options = GetOptions::new().consistency(consistency);
+///     println!("{:?}: {what}", kv.get_with("stock:pears", options).await?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Consistency {

@@ -37,6 +37,24 @@ use crate::{
 };
 
 /// An entry that a [`Scan`] brings.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use futures_util::TryStreamExt;
+///
+/// let mut entries = kv.scan("page:");
+/// let mut seen_bytes = 0;
+/// while let Some(entry) = entries.try_next().await? {
+///     println!("{}, written at {}, for another {:?}", entry.key, entry.position, entry.ttl);
+///     seen_bytes += entry.value.as_deref().map_or(0, <[u8]>::len);
+///     if seen_bytes > 1 << 20 {
+///         println!("enough for now; to go on behind it: {}", entry.token());
+///         break;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScannedEntry {
     /// Its key.
@@ -64,6 +82,32 @@ impl ScannedEntry {
 /// It is no snapshot: a key that is there throughout comes exactly once; one that comes, goes or changes meanwhile may
 /// show either state. It has no gaps: where a shard cannot be read to its end, also from another node and after pauses,
 /// the stream brings an error and ends. What it shows counts as seen by the client's session.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::time::Duration;
+/// use futures_util::TryStreamExt;
+/// use kvclient::Consistency;
+///
+/// let mut page = kv
+///     .scan("log:")
+///     .start("log:2026-01") // this one too
+///     .end("log:2026-02") // but not this one
+///     .reverse() // the newest first
+///     .keys_only()
+///     .limit(50)
+///     .consistency(Consistency::Eventual)
+///     .timeout(Duration::from_secs(2));
+/// while let Some(entry) = page.try_next().await? {
+///     println!("{}", entry.key);
+/// }
+/// if let Some(token) = page.token() {
+///     // The next page, perhaps in another process: the same range and direction, behind the last entry.
+///     let next = kv.scan("log:").start("log:2026-01").end("log:2026-02").reverse().after(token).limit(50);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// One item, and the last: [`ErrorKind::Invalid`]: change the range or the token. [`ErrorKind::Unavailable`]: no node of

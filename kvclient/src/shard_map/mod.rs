@@ -19,6 +19,19 @@ use crate::{
 };
 
 /// Where a node is reached: `host:port`.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvclient::Address;
+///
+/// let node: Address = "localhost:8080".parse()?;
+/// assert_eq!((node.host(), node.port()), ("localhost", 8080));
+/// assert_eq!(node.to_url(), "http://localhost:8080");
+/// assert!("[::1]:8080".parse::<Address>().is_ok());
+/// assert!("localhost".parse::<Address>().is_err()); // no port
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     host: String,
@@ -190,6 +203,20 @@ impl fmt::Display for Role {
 }
 
 /// A set of slots, served by one primary and its replicas.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvclient::shard_map::{Role, toml};
+///
+/// let text = "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"a:1\"\nreplicas = [\"b:1\"]\n";
+/// let map = toml::parse(text, "sharding.toml")?;
+/// let shard = &map.shards()[0];
+/// let nodes: Vec<String> = shard.nodes().map(|node| node.address.to_string()).collect();
+/// assert_eq!(nodes, ["a:1", "b:1"]); // the primary first
+/// assert_eq!(shard.role_of(&"b:1".parse()?), Some(Role::Replica));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
     /// Its name.
@@ -274,6 +301,33 @@ pub enum MapError {
 }
 
 /// Slots -> shards -> addresses, at one version.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use kvclient::{Key, shard_map::{Role, toml}};
+///
+/// let text = "
+///     version = 2
+///     [[shards]]
+///     name = \"west\"
+///     idx = 0
+///     address = \"10.0.0.1:8080\"
+///     replicas = [\"10.0.0.2:8080\"]
+///     [[shards]]
+///     name = \"east\"
+///     idx = 1
+///     address = \"10.0.0.3:8080\"
+/// ";
+/// let map = toml::parse(text, "sharding.toml")?;
+/// assert_eq!((map.version(), map.shards().len(), map.nodes().count()), (2, 2, 3));
+/// assert!(map.identity().starts_with("2-")); // and then a hash of the rest
+/// assert_eq!(map.shards()[0].slots_text(), "0-8191"); // nobody says otherwise: even parts
+/// let owner = map.shard_of(&Key::new("user:1")?);
+/// let (found, role) = map.find(&owner.primary.address).expect("it is in there");
+/// assert_eq!((found, role), (owner, Role::Primary));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct ShardMap {
     version: u64,

@@ -42,6 +42,21 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(12);
 
 /// One change of one key.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use futures_util::TryStreamExt;
+///
+/// let mut changes = kv.watch("user:");
+/// while let Some(event) = changes.try_next().await? {
+///     let age = event.time.elapsed().unwrap_or_default();
+///     println!("{} at {} ({:.1?} ago): {}", event.shard, event.position, age, event.key);
+///     // By this, whoever stores what it makes of an event knows an event that comes a second time.
+///     let _place = (event.shard_idx, event.position);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Name of the shard that owns the key.
@@ -60,6 +75,28 @@ pub struct Event {
 }
 
 /// What became of a key.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::collections::HashMap;
+/// use futures_util::TryStreamExt;
+/// use kvclient::Change;
+///
+/// let mut copy = HashMap::new();
+/// let mut changes = kv.watch("price:").from_start();
+/// while let Some(event) = changes.try_next().await? {
+///     match event.change {
+///         Change::Put { value, .. } => _ = copy.insert(event.key, value),
+///         Change::Delete { by_expiry } => {
+///             copy.remove(&event.key);
+///             println!("{} is gone{}", event.key, if by_expiry { ": its time was over" } else { "" });
+///         }
+///         Change::Expire { .. } => {} // the deletion will be told when it is there
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// It has this value from now on.
@@ -89,6 +126,27 @@ pub enum Change {
 /// Every change comes exactly once, those of one shard in the order of its log, whatever node they are read from and
 /// whichever nodes restart or fail meanwhile. Changes may come before the put that made them has returned. A read with
 /// the same client sees at least what its watch has read.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use std::time::Duration;
+/// use futures_util::TryStreamExt;
+/// use kvclient::Session;
+///
+/// let mut changes = match std::fs::read_to_string("position") {
+///     Ok(token) => kv.watch("user:").from(Session::from_token(&token).unwrap_or_default()),
+///     Err(_) => kv.watch("user:").from_now(), // or from_start()
+/// }
+/// .timeout(Duration::from_secs(300)) // a shard may be away for five minutes
+/// .silence(Duration::from_secs(15)); // a node may say nothing for so long
+/// while let Some(event) = changes.try_next().await? {
+///     println!("{}: {:?}", event.key, event.change);
+///     // Dealt with: this is where to go on after a restart.
+///     std::fs::write("position", changes.position().to_token()).expect("a file that can be written");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # From where
 ///
@@ -190,6 +248,21 @@ impl Watch {
 
     /// Waits until it listens to all shards: what is written after that, by anybody, is told, also if the watch began
     /// "now". No event is lost or handed out meanwhile.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use futures_util::TryStreamExt;
+    ///
+    /// let mut changes = kv.watch("config:");
+    /// changes.ready().await?;
+    /// // Whatever is written from here on is told: nothing falls between what is read now and the first event.
+    /// let entries: Vec<_> = kv.scan("config:").try_collect().await?;
+    /// while let Some(event) = changes.try_next().await? {
+    ///     println!("{} has changed", event.key);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As of the stream, which then has ended.
