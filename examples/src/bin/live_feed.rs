@@ -1,4 +1,4 @@
-//! A copy of a prefix that is always up to date: first a scan, then the feed of changes.
+//! A copy of a prefix that is always up to date: a scan, and the feed of changes.
 //!
 //! The order matters. The watch listens before the scan begins, so that no change falls between the two. A change that
 //! the scan has shown already comes a second time; its position tells. Half-way the program stops listening, as one
