@@ -1,6 +1,6 @@
 //! One node over HTTP: no routing, no retry, no state but idle connections.
 //!
-//! The only file that knows the HTTP library. Everything it does is one exchange with one address, with a time
+//! The only folder that knows the HTTP library. Everything it does is one exchange with one address, with a time
 //! limit and a limit on the answer's size, and ends in an answer or an [`AttemptError`] that says how far it got.
 //! Used by the routing half of this crate, and by nodes to copy each other.
 //!
@@ -8,32 +8,39 @@
 //! (they lead only to nodes of the map, which is not known here), retries (a write may not be sent twice), HTTP/2
 //! (one connection per node would be one core per node).
 
+mod answer;
+mod headers;
+mod stream;
+
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Body, Method, Request, Response, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    Body, Method, Request, Url,
+    header::{CONTENT_TYPE, HeaderValue},
 };
 use tokio::time::timeout;
 
+pub use self::stream::{SnapshotBody, StreamBody};
+use self::{
+    answer::{Answer, chain, failure},
+    headers::{read_headers, set_header, write_headers},
+};
 use crate::{
     attempt::AttemptError,
     error::{Error, ErrorKind},
-    position::Position,
     shard_map::{Address, ShardMap, json},
     wire::{
         MAX_VALUE_BYTES_CEILING,
-        batch::{self, Ack, Action, Condition, Op, OpError, OpResult, Terms},
+        batch::{self, Action, Op, OpResult, Terms},
         content_type,
-        error::{Applied, ErrorBody, ErrorCode},
+        error::Applied,
         header, log,
         pull::{PullAnswer, PullRequest},
-        redirect, route,
+        route,
     },
 };
 
@@ -100,26 +107,6 @@ pub struct SnapshotRequest {
     pub node_address: Address,
     /// Longest wait for the answer's head, and then for each next piece of its body. The whole may take hours.
     pub idle_timeout: Duration,
-}
-
-/// A snapshot that is arriving.
-#[derive(Debug)]
-pub struct SnapshotBody {
-    body: StreamBody,
-    idle_timeout: Duration,
-}
-
-/// An answer that is read while it arrives. Dropped before its end, it closes the connection.
-#[derive(Debug)]
-pub struct StreamBody {
-    response: Response,
-}
-
-/// A whole answer.
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Bytes,
 }
 
 impl NodeClient {
@@ -485,188 +472,4 @@ impl NodeClient {
         let response = self.http.execute(request).await;
         Answer::read(response.map_err(|error| failure(&error))?, limit_bytes).await
     }
-}
-
-impl SnapshotBody {
-    /// The next piece; `None` at the end of the body.
-    ///
-    /// # Errors
-    /// [`AttemptError`]: the snapshot is incomplete; throw away what arrived.
-    ///
-    /// # Cancel safety
-    /// May be dropped; no piece is lost.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, AttemptError> {
-        self.body.chunk(self.idle_timeout).await
-    }
-
-    /// A header of the answer.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.body.header(name)
-    }
-}
-
-impl StreamBody {
-    /// The next piece, waited for at most so long; `None` at the end of the body.
-    ///
-    /// # Errors
-    /// [`AttemptError`]: nothing more will come.
-    ///
-    /// # Cancel safety
-    /// May be dropped; no piece is lost.
-    pub async fn chunk(&mut self, limit: Duration) -> Result<Option<Bytes>, AttemptError> {
-        timeout(limit, self.response.chunk())
-            .await
-            .map_err(|_| AttemptError::TimedOut)?
-            .map_err(|error| failure(&error))
-    }
-
-    /// A header of the answer.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.response.headers().get(name)?.to_str().ok()
-    }
-}
-
-impl Answer {
-    /// Reads the body, and stops as soon as it is too large.
-    async fn read(mut response: Response, limit_bytes: usize) -> Result<Self, AttemptError> {
-        let too_large = AttemptError::AnswerTooLarge { limit_bytes };
-        let announced = response.content_length().unwrap_or(0);
-        if announced > limit_bytes as u64 {
-            return Err(too_large);
-        }
-        let mut body = Bytes::new();
-        let mut joined = BytesMut::new();
-        while let Some(piece) = response.chunk().await.map_err(|error| failure(&error))? {
-            if body.is_empty() && joined.is_empty() {
-                body = piece;
-                continue;
-            }
-            if joined.is_empty() {
-                joined.reserve(usize::try_from(announced).unwrap_or(0));
-                joined.extend_from_slice(&body);
-            }
-            joined.extend_from_slice(&piece);
-            if joined.len() > limit_bytes {
-                return Err(too_large);
-            }
-        }
-        let body = if joined.is_empty() {
-            body
-        } else {
-            joined.freeze()
-        };
-        if body.len() > limit_bytes {
-            return Err(too_large);
-        }
-        Ok(Self {
-            status: response.status().as_u16(),
-            headers: std::mem::take(response.headers_mut()),
-            body,
-        })
-    }
-
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-
-    fn refusal(&self) -> AttemptError {
-        AttemptError::from_http(self.status, &self.body, |name| self.header(name))
-    }
-
-    /// The answer to a lone op, in the shape that a batch would have given it.
-    fn into_result(self, action: &Action) -> OpResult {
-        let is_success = (200..=299).contains(&self.status) || self.status == 304;
-        let by_status = (action.is_write() && is_success).then_some(Applied::Yes);
-        let target = self.header("location").and_then(redirect::target);
-        let error: Option<ErrorBody> = match is_success {
-            true => None,
-            false => serde_json::from_slice(&self.body).ok(),
-        };
-        let applied = self.header(header::APPLIED).and_then(Applied::from_text);
-        OpResult {
-            status: self.status,
-            applied: applied.or(by_status),
-            position: self
-                .header(header::POSITION)
-                .and_then(|text| text.parse().ok()),
-            etag: self
-                .header("etag")
-                .and_then(|text| Position::from_etag(text).ok()),
-            ttl_ms: self
-                .header(header::TTL_MS)
-                .and_then(|text| text.parse().ok()),
-            value: (self.status == 200 && !action.is_write()).then_some(self.body),
-            error: error.map(|error| OpError {
-                code: ErrorCode::from_text(&error.error),
-                message: error.message,
-            }),
-            target: target.map(|target| target.to_string()),
-        }
-    }
-}
-
-fn write_headers(op: &Op) -> Vec<(&'static str, String)> {
-    let mut headers = Vec::new();
-    headers.extend(op.terms.condition.map(|condition| match condition {
-        Condition::Absent => ("if-none-match", "*".to_owned()),
-        Condition::Exists => ("if-match", "*".to_owned()),
-        Condition::Is(position) => ("if-match", position.to_etag()),
-        Condition::Differs(position) => ("if-none-match", position.to_etag()),
-    }));
-    headers.extend(op.terms.ack.map(|ack| {
-        let text = match ack {
-            Ack::Replicas(count) => count.to_string(),
-            Ack::Majority => "majority".to_owned(),
-            Ack::All => "all".to_owned(),
-        };
-        (header::ACK, text)
-    }));
-    headers.extend(op.terms.request_id.map(|id| {
-        let text = format!("{:032x}.{};floor={}", id.client, id.n, id.floor);
-        (header::REQUEST_ID, text)
-    }));
-    headers
-}
-
-fn read_headers(terms: &Terms) -> Vec<(&'static str, String)> {
-    let mut headers = Vec::new();
-    let mut add = |name, text: Option<String>| headers.extend(text.map(|text| (name, text)));
-    add(
-        header::MIN_POSITION,
-        terms.min_position.map(|at| at.to_string()),
-    );
-    add(
-        header::MAX_LAG_MS,
-        terms.max_lag_ms.map(|ms| ms.to_string()),
-    );
-    add(header::WAIT_MS, terms.wait_ms.map(|ms| ms.to_string()));
-    headers
-}
-
-fn set_header(request: &mut Request, name: &str, value: &str) -> Result<(), AttemptError> {
-    let bad = |problem: String| AttemptError::NotConnected(format!("header {name}: {problem}"));
-    let header = HeaderName::try_from(name).map_err(|error| bad(error.to_string()))?;
-    let value = HeaderValue::try_from(value).map_err(|error| bad(error.to_string()))?;
-    request.headers_mut().insert(header, value);
-    Ok(())
-}
-
-/// How far the exchange got. Whatever is not surely before the first byte counts as after it.
-fn failure(error: &reqwest::Error) -> AttemptError {
-    if error.is_connect() || error.is_builder() {
-        return AttemptError::NotConnected(chain(error));
-    }
-    match error.is_timeout() {
-        true => AttemptError::TimedOut,
-        false => AttemptError::Broken(chain(error)),
-    }
-}
-
-/// The innermost cause: the library's own layers say only "error sending request".
-fn chain(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

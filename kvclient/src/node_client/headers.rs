@@ -1,0 +1,64 @@
+//! The terms of an op as headers.
+
+use reqwest::{
+    Request,
+    header::{HeaderName, HeaderValue},
+};
+
+use crate::{
+    attempt::AttemptError,
+    wire::{
+        batch::{Ack, Condition, Op, Terms},
+        header,
+    },
+};
+
+pub(super) fn write_headers(op: &Op) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    headers.extend(op.terms.condition.map(|condition| match condition {
+        Condition::Absent => ("if-none-match", "*".to_owned()),
+        Condition::Exists => ("if-match", "*".to_owned()),
+        Condition::Is(position) => ("if-match", position.to_etag()),
+        Condition::Differs(position) => ("if-none-match", position.to_etag()),
+    }));
+    headers.extend(op.terms.ack.map(|ack| {
+        let text = match ack {
+            Ack::Replicas(count) => count.to_string(),
+            Ack::Majority => "majority".to_owned(),
+            Ack::All => "all".to_owned(),
+        };
+        (header::ACK, text)
+    }));
+    headers.extend(op.terms.request_id.map(|id| {
+        let text = format!("{:032x}.{};floor={}", id.client, id.n, id.floor);
+        (header::REQUEST_ID, text)
+    }));
+    headers
+}
+
+pub(super) fn read_headers(terms: &Terms) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    let mut add = |name, text: Option<String>| headers.extend(text.map(|text| (name, text)));
+    add(
+        header::MIN_POSITION,
+        terms.min_position.map(|at| at.to_string()),
+    );
+    add(
+        header::MAX_LAG_MS,
+        terms.max_lag_ms.map(|ms| ms.to_string()),
+    );
+    add(header::WAIT_MS, terms.wait_ms.map(|ms| ms.to_string()));
+    headers
+}
+
+pub(super) fn set_header(
+    request: &mut Request,
+    name: &str,
+    value: &str,
+) -> Result<(), AttemptError> {
+    let bad = |problem: String| AttemptError::NotConnected(format!("header {name}: {problem}"));
+    let header = HeaderName::try_from(name).map_err(|error| bad(error.to_string()))?;
+    let value = HeaderValue::try_from(value).map_err(|error| bad(error.to_string()))?;
+    request.headers_mut().insert(header, value);
+    Ok(())
+}
