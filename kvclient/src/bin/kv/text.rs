@@ -95,10 +95,9 @@ pub(crate) fn harmless(text: &str) -> String {
     for c in text.chars() {
         let mut buffer = [0; 4];
         let utf8 = c.encode_utf8(&mut buffer).as_bytes();
-        match c {
-            '\n' | '\t' => shown.extend_from_slice(utf8),
-            _ if is_printable(c) => shown.extend_from_slice(utf8),
-            _ => escape_bytes(&mut shown, utf8),
+        match is_plain(c) {
+            true => shown.extend_from_slice(utf8),
+            false => escape_bytes(&mut shown, utf8),
         }
     }
     String::from_utf8_lossy(&shown).into_owned()
@@ -106,8 +105,11 @@ pub(crate) fn harmless(text: &str) -> String {
 
 /// Whether a terminal shows these bytes as what they are: text in lines.
 pub(crate) fn is_plain_text(bytes: &[u8]) -> bool {
-    let is_plain = |c| matches!(c, '\n' | '\t') || is_printable(c);
     std::str::from_utf8(bytes).is_ok_and(|text| text.chars().all(is_plain))
+}
+
+fn is_plain(c: char) -> bool {
+    matches!(c, '\n' | '\t') || is_printable(c)
 }
 
 fn escape_bytes(line: &mut Vec<u8>, bytes: &[u8]) {
