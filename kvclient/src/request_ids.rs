@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    hash::{BuildHasher, Hasher, RandomState},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -43,7 +44,7 @@ impl RequestIds {
     pub(crate) fn new() -> Self {
         Self {
             sources: std::array::from_fn(|_| Source {
-                client: fastrand::u128(..),
+                client: random(),
                 open: Mutex::new(Open {
                     // 0 as a floor means that there is none.
                     first: 1,
@@ -95,6 +96,13 @@ impl Drop for HeldId<'_> {
     }
 }
 
+/// Bits that no other process has. Not of `fastrand`: a program may set its seed, and with it draw the same ids in each
+/// run, whose writes a shard then takes for repeats of the run before.
+fn random() -> u128 {
+    let half = || u128::from(RandomState::new().build_hasher().finish());
+    half() << 64 | half()
+}
+
 impl fmt::Debug for RequestIds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RequestIds")
@@ -133,5 +141,16 @@ mod tests {
         let id = ids.next(1).get();
         assert_eq!((id.n, id.floor), (101, 101));
         assert_ne!(id.client, stuck.get().client);
+    }
+
+    /// The second run of a program that seeds `fastrand` had the ids of the first: an increment was answered with what the
+    /// first run's was, and not done.
+    #[test]
+    fn a_program_that_sets_a_seed_has_ids_of_its_own() {
+        let client = || {
+            fastrand::seed(7);
+            RequestIds::new().next(0).get().client
+        };
+        assert_ne!(client(), client());
     }
 }
