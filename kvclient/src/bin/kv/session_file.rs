@@ -61,6 +61,10 @@ impl SessionFile {
 }
 
 fn read(path: &Path) -> Result<Session, Failure> {
+    // A rename would put a file in the place of /dev/null, for whoever may do that.
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(Failure::Usage(format!("{}: not a file", path.display())));
+    }
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Session::new()),
         text => text.map_err(|error| Failure::file(path, &error))?,
@@ -108,5 +112,13 @@ mod tests {
             .err()
             .and_then(|failure| failure.text());
         assert!(failure.is_some_and(|text| text.contains("not a session token")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_not_replaced() {
+        let failure = SessionFile::open("/dev/null".as_ref()).err();
+        let told = failure.and_then(|failure| failure.text());
+        assert_eq!(told.as_deref(), Some("/dev/null: not a file"));
     }
 }
