@@ -52,6 +52,20 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// A smart router over all nodes of a cluster, whose methods wait for their results.
 ///
 /// Cheap to clone; clones share connections, the map, the session, and the thread that does the work.
+///
+/// ```no_run
+/// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+/// use std::thread;
+///
+/// thread::scope(|scope| {
+///     for worker in 0..4 {
+///         let kv = kv.clone(); // one thread does the work of all of them, in common requests
+///         scope.spawn(move || kv.incr(format!("jobs:{worker}"), 1));
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     client: crate::Client,
@@ -61,6 +75,14 @@ pub struct Client {
 impl Client {
     /// A client for the map in a file, as [`crate::Client::from_file`].
     ///
+    /// ```no_run
+    /// # fn main() -> kvclient::Result<()> {
+    /// let kv = kvclient::blocking::Client::from_file("sharding.toml")?;
+    /// println!("{:?}", kv.get("greeting")?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As that; also [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if no thread can be started.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
@@ -68,6 +90,13 @@ impl Client {
     }
 
     /// A client for the cluster that these nodes belong to, as [`crate::Client::connect`].
+    ///
+    /// ```no_run
+    /// # fn main() -> kvclient::Result<()> {
+    /// let kv = kvclient::blocking::Client::connect(["localhost:8080", "localhost:8081"])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As that, and as [`Self::from_file`].
@@ -84,6 +113,17 @@ impl Client {
 
     /// A client with settings of its own.
     ///
+    /// ```no_run
+    /// # fn main() -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::{ClientBuilder, blocking::Client};
+    ///
+    /// let patient = ClientBuilder::from_file("sharding.toml")?.timeout(Duration::from_secs(60));
+    /// let kv = Client::new(patient)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`ClientBuilder::build`], and as [`Self::from_file`].
     pub fn new(builder: ClientBuilder) -> Result<Self> {
@@ -95,6 +135,14 @@ impl Client {
 
     /// Reads a value; `None` if the key is absent or has expired.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let greeting = kv.get("greeting")?;
+    /// println!("{}", String::from_utf8_lossy(greeting.as_deref().unwrap_or(b"no greeting")));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::get`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
@@ -103,6 +151,18 @@ impl Client {
     }
 
     /// Reads an entry under terms of its own.
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// use kvclient::{Consistency, GetOptions};
+    ///
+    /// let newest = GetOptions::new().consistency(Consistency::Primary);
+    /// if let Some(entry) = kv.get_with("config", newest)? {
+    ///     println!("as of {}", entry.position);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`crate::Client::get_with`].
@@ -113,6 +173,14 @@ impl Client {
 
     /// Stores a value, whether or not the key was there.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let written = kv.put("backup:last", "2026-03-01")?;
+    /// println!("on disk, at {}", written.position);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::put`].
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
@@ -120,6 +188,21 @@ impl Client {
     }
 
     /// Stores a value under terms of its own.
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::{ErrorKind, PutOptions};
+    ///
+    /// let only_once = PutOptions::new().if_absent().ttl(Duration::from_secs(3_600));
+    /// match kv.put_with("mail:12:sent", "", only_once) {
+    ///     Ok(_) => println!("sending it"),
+    ///     Err(error) if error.kind() == ErrorKind::Conflict => println!("sent within the last hour"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`crate::Client::put_with`].
@@ -135,6 +218,13 @@ impl Client {
 
     /// Removes a key; says whether it was there.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// println!("{}", if kv.delete("job:12")? { "cancelled" } else { "no such job" });
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::delete`].
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
@@ -143,6 +233,17 @@ impl Client {
     }
 
     /// Removes a key under terms of its own; `None` if it was not there.
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// use kvclient::DeleteOptions;
+    ///
+    /// let mark = kv.put("build:running", "commit 8f31")?;
+    /// // ... and when it is done: this mark, not that of the next build.
+    /// kv.delete_with("build:running", DeleteOptions::new().if_match(mark.position))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`crate::Client::delete_with`].
@@ -157,6 +258,14 @@ impl Client {
 
     /// Adds to a counter and returns its new value.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let number = kv.incr("invoice:last", 1)?;
+    /// println!("invoice {number}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::incr`].
     pub fn incr(&self, key: impl AsRef<[u8]>, delta: i64) -> Result<i64> {
@@ -165,6 +274,15 @@ impl Client {
     }
 
     /// Sets how long an entry lives from now on; says whether it was there.
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let is_there = kv.touch("upload:7", Duration::from_secs(600))?; // ten more minutes
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`crate::Client::touch`].
@@ -175,6 +293,13 @@ impl Client {
 
     /// Removes an entry's expiry; says whether the entry was there.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// assert!(kv.persist("upload:7")?, "it has expired before it was confirmed");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::persist`].
     pub fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool> {
@@ -183,6 +308,17 @@ impl Client {
     }
 
     /// Changes a value by what it is; see [`crate::Client::update`]. `change` runs on the thread that calls this.
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let written = kv.update("names", |old| {
+    ///     let mut names = old.map_or(Vec::new(), |entry| entry.value.to_vec());
+    ///     names.extend_from_slice(b"ada\n");
+    ///     Some(names)
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As that.
@@ -195,6 +331,20 @@ impl Client {
     }
 
     /// Changes a value under terms of its own; see [`crate::Client::update_with`].
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// use std::time::Duration;
+    /// use kvclient::PutOptions;
+    ///
+    /// let impatient = PutOptions::new().timeout(Duration::from_millis(500)); // all rounds together
+    /// kv.update_with("highscore", impatient, |old| {
+    ///     let best = old.and_then(|entry| std::str::from_utf8(&entry.value).ok()?.parse().ok());
+    ///     (best.unwrap_or(0) < 4_711).then_some("4711")
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As that.
@@ -225,6 +375,16 @@ impl Client {
 
     /// Reads many values: one per key, in order.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let keys = ["host:a", "host:b"];
+    /// for (key, value) in keys.iter().zip(kv.get_many(keys)?) {
+    ///     println!("{key}: {} bytes", value.map_or(0, |value| value.len()));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::get_many`].
     pub fn get_many<K: AsRef<[u8]>>(
@@ -236,6 +396,14 @@ impl Client {
     }
 
     /// Stores many values: one result per item, in order.
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let lines = ["host:a\t10.0.0.1", "host:b\t10.0.0.2"]; // of a file, say
+    /// kv.put_many(lines.iter().filter_map(|line| line.split_once('\t')))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`crate::Client::put_many`].
@@ -252,6 +420,14 @@ impl Client {
 
     /// Removes many keys: for each, in order, whether it was there.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let were_there = kv.delete_many(["host:a", "host:z"])?;
+    /// println!("host:a was {}", if were_there[0] { "removed" } else { "not there" });
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::delete_many`].
     pub fn delete_many<K: AsRef<[u8]>>(
@@ -264,6 +440,13 @@ impl Client {
 
     /// Removes all keys that begin with a prefix; how many there were.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// println!("{} entries of the last test removed", kv.delete_prefix("test:")?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::delete_prefix`].
     pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
@@ -272,6 +455,17 @@ impl Client {
     }
 
     /// All entries whose keys begin with a prefix, in the order of their keys; see [`crate::Client::scan`].
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let total: usize = kv
+    ///     .scan("file:")
+    ///     .map(|entry| Ok(entry?.value.map_or(0, |value| value.len())))
+    ///     .sum::<kvclient::Result<usize>>()?;
+    /// println!("{total} bytes");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn scan(&self, prefix: impl AsRef<[u8]>) -> Scan {
         self.scan_with(prefix, |scan| scan)
     }
@@ -300,6 +494,14 @@ impl Client {
 
     /// Who owns a key, by the map in force. Asks nobody.
     ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// let route = kv.route("user:1")?;
+    /// println!("{}, read from {} nodes", route.shard, 1 + route.replicas.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`crate::Client::route`].
     pub fn route(&self, key: impl AsRef<[u8]>) -> Result<Route> {
@@ -307,12 +509,31 @@ impl Client {
     }
 
     /// A copy of what this client has seen so far.
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// kv.put("cart:7", "3 pears")?;
+    /// let token = kv.session().to_token(); // the next program goes on from here, see `with_session`
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn session(&self) -> Session {
         self.client.session()
     }
 
     /// A client like this one whose reads and writes belong to a session of their own; see
     /// [`crate::Client::with_session`].
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// use kvclient::Session;
+    ///
+    /// let token = std::env::args().nth(1).unwrap_or_default();
+    /// let kv = kv.with_session(Session::from_token(&token).unwrap_or_default());
+    /// let cart = kv.get("cart:7")?; // at least as new as what the program saw that wrote the token
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_session(&self, session: Session) -> Self {
         Self {
             client: self.client.with_session(session),
@@ -341,6 +562,15 @@ impl fmt::Debug for Client {
 /// Made by [`Client::scan`]. As [`crate::Scan`], whose stream it is, it ends with an error if it cannot go on. Entries
 /// are taken over from the other thread in small parts; an entry's [`token`](ScannedEntry::token) lets a later scan go
 /// on behind it.
+///
+/// ```no_run
+/// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+/// let mut users = kv.scan("user:");
+/// let first: Vec<_> = users.by_ref().take(100).collect::<Result<_, _>>()?;
+/// let rest = users.count(); // the same scan goes on
+/// # Ok(())
+/// # }
+/// ```
 pub struct Scan {
     runtime: Arc<Runtime>,
     /// `None` at its end.

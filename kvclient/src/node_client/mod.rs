@@ -57,6 +57,16 @@ const SLACK_BYTES: usize = 64 << 10;
 const CACHED_URLS: usize = 1_024;
 
 /// Settings of a [`NodeClient`].
+///
+/// ```
+/// use std::time::Duration;
+/// use kvclient::node_client::NodeClientOptions;
+///
+/// let mut far_away = NodeClientOptions::default();
+/// far_away.connect_timeout = Duration::from_secs(2);
+/// far_away.idle_per_node = 4;
+/// assert_eq!(far_away.idle_timeout, Duration::from_secs(20));
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NodeClientOptions {
@@ -81,6 +91,22 @@ impl Default for NodeClientOptions {
 }
 
 /// Talks to one node at a time. Clones share their connections.
+///
+/// ```no_run
+/// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use kvclient::{Address, Key, attempt::AttemptError, wire::batch::{Action, Op}};
+///
+/// let node: Address = "localhost:8080".parse()?;
+/// let get = Op::new(Key::new("user:1")?, Action::Get);
+/// let result = nodes.get(&node, &get, Duration::from_millis(500)).await?;
+/// match AttemptError::check(result) {
+///     Ok(result) => println!("{:?}", result.value), // `None`: no such key
+///     Err(refused) => println!("{node} does not answer that: {refused}"), // perhaps another one does
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct NodeClient {
     http: reqwest::Client,
@@ -112,6 +138,15 @@ pub struct SnapshotRequest {
 impl NodeClient {
     /// A client without connections; needs no runtime until its first exchange.
     ///
+    /// ```
+    /// # fn main() -> kvclient::Result<()> {
+    /// use kvclient::node_client::{NodeClient, NodeClientOptions};
+    ///
+    /// let nodes = NodeClient::new(NodeClientOptions::default())?; // one for all nodes
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if the HTTP library cannot be set up on this machine.
     pub fn new(options: NodeClientOptions) -> Result<Self, Error> {
@@ -140,6 +175,22 @@ impl NodeClient {
     }
 
     /// Sends ops in one request: `POST /batch`.
+    ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use kvclient::{Key, key::KeyError, wire::batch::{Action, Op}};
+    ///
+    /// let node = "localhost:8080".parse()?;
+    /// let keys = ["user:1", "user:2"].map(Key::new);
+    /// let ops: Vec<Op> = keys.into_iter().map(|key| Ok(Op::new(key?, Action::Get))).collect::<Result<_, KeyError>>()?;
+    /// let answer = nodes.batch(&node, &ops, Duration::from_secs(1)).await?;
+    /// for (op, result) in ops.iter().zip(&answer.results) {
+    ///     println!("{}: {}", op.key, result.status); // 307 where another node is to be asked
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`AttemptError`]: there are no results. Its `outcome()` holds for every write among the ops.
@@ -188,6 +239,23 @@ impl NodeClient {
     /// Does ops on keys of one slot together or not at all: `POST /batch?atomic`. The result's value is the body with
     /// one result per op, see [`batch::decode_results`]; a request id stands on the first op and is that of all.
     ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use kvclient::{Key, wire::batch::{Action, Op, decode_results}};
+    ///
+    /// let node = "localhost:8080".parse()?;
+    /// let ops = [
+    ///     Op::new(Key::new("{cart:5}:n")?, Action::Incr { delta: 1 }),
+    ///     Op::new(Key::new("{cart:5}:coupon")?, Action::Delete),
+    /// ];
+    /// let result = nodes.atomic(&node, &ops, Duration::from_secs(1)).await?;
+    /// let of_each = decode_results(result.value.unwrap_or_default())?;
+    /// println!("both done, up to {:?}: {} results", result.position, of_each.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`AttemptError`]: there are no results. A refusal holds for all of the ops.
     ///
@@ -226,6 +294,21 @@ impl NodeClient {
     /// Asks for the map in force: `GET /cluster/map`. `None` if it is the one named by `if_none_match` (an
     /// identity, `version-hash`).
     ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let node = "localhost:8080".parse()?;
+    /// let limit = Duration::from_secs(1);
+    /// let map = nodes.cluster_map(&node, None, limit).await?.expect("nothing was named");
+    /// match nodes.cluster_map(&node, Some(map.identity()), limit).await? {
+    ///     None => println!("still {}", map.identity()),
+    ///     Some(newer) => println!("{} now", newer.identity()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`AttemptError`]: ask another node.
     ///
@@ -253,6 +336,17 @@ impl NodeClient {
 
     /// Asks for a JSON document such as `/status`.
     ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let node = "localhost:8080".parse()?;
+    /// let status = nodes.get_json(&node, "/status", Duration::from_secs(1)).await?;
+    /// println!("{status:#}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`AttemptError`]; any status but 200 is [`AttemptError::Refused`].
     ///
@@ -275,6 +369,30 @@ impl NodeClient {
 
     /// Asks a primary for frames: `GET /log`. A refusal is an answer here, since a replica acts on it. `timeout`
     /// covers the primary's wait too.
+    ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use kvclient::{position::Lineage, wire::pull::PullRequest};
+    ///
+    /// // A reader of the log that is no replica yet: from its first record.
+    /// let pull = PullRequest {
+    ///     after: 0,
+    ///     max_bytes: 1 << 20,
+    ///     wait_ms: 1_000,
+    ///     node_id: 7,
+    ///     node_address: "localhost:8089".parse()?,
+    ///     history: None,
+    ///     lineage: Lineage::new(),
+    ///     last_crc: 0,
+    ///     map_version: None,
+    /// };
+    /// let primary = "localhost:8080".parse()?;
+    /// let answer = nodes.pull(&primary, &pull, Duration::from_secs(5)).await?;
+    /// println!("{}: {} bytes of frames, durable {:?}", answer.status, answer.frames.len(), answer.durable);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`AttemptError`] if no answer came or it does not decode: pull again after a while.
@@ -302,6 +420,27 @@ impl NodeClient {
 
     /// Asks for a copy of the shard: `GET /snapshot`, piece by piece.
     ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use kvclient::node_client::SnapshotRequest;
+    ///
+    /// let request = SnapshotRequest {
+    ///     node_id: 7,
+    ///     node_address: "localhost:8089".parse()?,
+    ///     idle_timeout: Duration::from_secs(30),
+    /// };
+    /// let primary = "localhost:8080".parse()?;
+    /// let mut copy = nodes.snapshot(&primary, &request).await?;
+    /// let mut bytes = 0;
+    /// while let Some(piece) = copy.chunk().await? {
+    ///     bytes += piece.len(); // `wire::snapshot` says what they mean
+    /// }
+    /// println!("{bytes} bytes");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`AttemptError`]: nothing has arrived; ask again after a while.
     ///
@@ -326,6 +465,27 @@ impl NodeClient {
 
     /// Asks for an answer that is read while it arrives: a scan, a watch. `timeout` is for its head; the terms are
     /// those of a read.
+    ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use kvclient::wire::{batch::Terms, scan::{ScanDecoder, ScanRequest}};
+    ///
+    /// let node = "localhost:8080".parse()?;
+    /// let request = ScanRequest { prefix: "user:".into(), ..ScanRequest::default() };
+    /// let limit = Duration::from_secs(1);
+    /// let mut body = nodes.stream(&node, &request.to_uri(), &Terms::default(), limit).await?;
+    /// let mut decoder = ScanDecoder::new();
+    /// while let Some(piece) = body.chunk(limit).await? {
+    ///     decoder.push(&piece);
+    ///     while let Some(item) = decoder.next_item()? {
+    ///         println!("{item:?}");
+    ///     }
+    /// }
+    /// decoder.finish()?; // else its end is missing
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`AttemptError`]: no answer begins; any status but 200 is [`AttemptError::Refused`].
@@ -373,6 +533,20 @@ impl NodeClient {
     ///
     /// Takes the op's condition, ttl, ack and request id.
     ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use kvclient::{Key, wire::batch::{Action, Op}};
+    ///
+    /// let primary = "localhost:8080".parse()?;
+    /// let value = vec![0; 1 << 20].into();
+    /// let op = Op::new(Key::new("photo:7")?, Action::Put { value, ttl_ms: Some(60_000) });
+    /// let result = nodes.put(&primary, &op, Duration::from_secs(10)).await?;
+    /// println!("{}, at {:?}", result.status, result.position);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`AttemptError`]: there is no result; a refusal by the node is a result.
     ///
@@ -405,6 +579,21 @@ impl NodeClient {
     }
 
     /// Reads one entry alone: `GET /kv/{key}`. For values that are too large for a batch's answer.
+    ///
+    /// ```no_run
+    /// # async fn example(nodes: kvclient::node_client::NodeClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use kvclient::{Key, wire::batch::{Action, Op}};
+    ///
+    /// let replica = "localhost:8083".parse()?;
+    /// let mut op = Op::new(Key::new("photo:7")?, Action::Get);
+    /// op.terms.min_position = Some("3.1207".parse()?); // not before it holds this
+    /// op.terms.wait_ms = Some(100);
+    /// let result = nodes.get(&replica, &op, Duration::from_secs(10)).await?;
+    /// println!("{}: {} bytes", result.status, result.value.map_or(0, |value| value.len()));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`AttemptError`]: there is no result; a refusal by the node is a result.

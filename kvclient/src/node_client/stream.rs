@@ -25,6 +25,18 @@ pub struct StreamBody {
 impl SnapshotBody {
     /// The next piece; `None` at the end of the body.
     ///
+    /// ```no_run
+    /// # async fn example(mut copy: kvclient::node_client::SnapshotBody) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::{fs::File, io::Write};
+    ///
+    /// let mut file = File::create("snapshot.part")?; // whole, and to be renamed, when `None` comes
+    /// while let Some(piece) = copy.chunk().await? {
+    ///     file.write_all(&piece)?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`AttemptError`]: the snapshot is incomplete; throw away what arrived.
     ///
@@ -42,6 +54,23 @@ impl SnapshotBody {
 
 impl StreamBody {
     /// The next piece, waited for at most so long; `None` at the end of the body.
+    ///
+    /// ```no_run
+    /// # async fn example(mut feed: kvclient::node_client::StreamBody) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use kvclient::wire::watch::WatchDecoder;
+    ///
+    /// let mut decoder = WatchDecoder::new();
+    /// // A node says where it is every 5 s: one that is silent for longer than two of these is gone.
+    /// while let Some(piece) = feed.chunk(Duration::from_secs(12)).await? {
+    ///     decoder.push(&piece);
+    ///     while let Some(item) = decoder.next_item()? {
+    ///         println!("{item:?}");
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`AttemptError`]: nothing more will come.
