@@ -144,7 +144,7 @@ impl AtomicBatch {
         self.act(key.as_ref(), "incr", Action::Incr { delta })
     }
 
-    /// Sets how long an entry lives from now on, in whole milliseconds.
+    /// Sets how long an entry lives from now on, in whole milliseconds, at least one.
     pub fn touch(self, key: impl AsRef<[u8]>, ttl: Duration) -> Self {
         let op = ttl_ms("touch", ttl).and_then(|ttl_ms| {
             Ok(Op::new(
@@ -166,7 +166,8 @@ impl AtomicBatch {
         self
     }
 
-    /// Does all ops, in their order: one result per op. No reader sees some of them done and others not.
+    /// Does all ops, in their order: one result per op. No reader sees some of them done and others not. Without ops
+    /// nobody is asked.
     ///
     /// ```no_run
     /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
@@ -187,9 +188,9 @@ impl AtomicBatch {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`]: keys of more than one slot, more than 1,000 ops, or an op that cannot be done as written.
-    /// [`ErrorKind::Conflict`]: a condition did not hold, or a counter is none; the source names the op. Otherwise as
-    /// [`Client::put`]: what it says of the outcome holds for all of the ops.
+    /// [`ErrorKind::Invalid`]: keys of more than one slot, more than 1,000 ops or 16 MiB, or an op that cannot be done
+    /// as written. [`ErrorKind::Conflict`]: a condition did not hold, or a counter is none; the source names the op.
+    /// Otherwise as [`Client::put`]: what it says of the outcome holds for all of the ops.
     ///
     /// # Cancel safety
     /// All of the ops may be done, now or later, or none.

@@ -92,7 +92,7 @@ impl Client {
 
 /// Settings of a client to be.
 ///
-/// Every one of them has a default, and most programs need none. All of them at once:
+/// Every one of them has a default, and most programs need none. All of them at once, which nobody needs:
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -113,7 +113,7 @@ impl Client {
 ///     .read_policy(StickyByKey)
 ///     .zone("eu-1a")
 ///     .without_hedging()
-///     .without_request_ids()
+///     .without_request_ids() // a write that may have been applied is not sent again
 ///     .pauses(Duration::from_millis(10), Duration::from_millis(200))
 ///     .refresh_interval(Duration::from_secs(5))
 ///     .batches_in_flight(2)
@@ -233,9 +233,11 @@ impl ClientBuilder {
         self
     }
 
-    /// Longest time one attempt of a read may take before another node is asked. Default 500 ms: a node that is gone
-    /// without a word costs a read no more than that, once; one that is only busy answers sooner. Large values are
-    /// given all the time of their op. What takes longer than this no longer keeps other ops to the same node waiting.
+    /// Longest time one attempt of a read may take before another node is asked; half of the time its op has left, if
+    /// that is less and there is another node. Default 500 ms: a node that is gone without a word costs a read no more
+    /// than that, once; one that is only busy answers sooner. A value too large to come with others is asked for again,
+    /// alone, and then given all the time of its op. What takes longer than this no longer keeps other ops to the same
+    /// node waiting.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.options.attempt_timeout = timeout;
         self.options.lanes.late_after = timeout;
@@ -243,7 +245,9 @@ impl ClientBuilder {
     }
 
     /// Longest time one attempt of a write may take before it is repeated under its request id. Default 1.5 s: longer
-    /// than a slow sync, and a write is sent twice more before its time is over.
+    /// than a slow sync, and a write is sent twice more before its time is over. Large values have no more: give them
+    /// more where the network is slow. Not looked at [without request ids](Self::without_request_ids): a write that was
+    /// sent then has all the time of its op.
     pub fn write_attempt_timeout(mut self, timeout: Duration) -> Self {
         self.options.write_attempt_timeout = timeout;
         self
@@ -255,9 +259,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a node may wait to reach what this session has seen, before another one is asked; at most 5 s.
-    /// Default 10 ms: a replica is a few ms behind, and one that needs more is better left alone; reads that
-    /// came in one batch with this one wait with it.
+    /// How long a node may wait to reach what this session has seen, before another one is asked; in whole
+    /// milliseconds, at most 5 s. Default 10 ms: a replica is a few ms behind, and one that needs more is better left
+    /// alone; reads that came in one batch with this one wait with it.
     pub fn catch_up_wait(mut self, wait: Duration) -> Self {
         self.options.catch_up_wait = wait;
         self
@@ -279,15 +283,15 @@ impl ClientBuilder {
     }
 
     /// Never sends a second copy of a read that takes long. By default one leaves after twice the time within which
-    /// 95 of 100 reads were answered lately, for at most one read in twenty: a node that stalls now and then is not
-    /// noticed, at the price of at most 5 % more reads for the nodes.
+    /// 95 of 100 reads were answered lately (at least 1 ms; 50 ms while too few were seen), for at most one read in
+    /// twenty: a node that stalls now and then is not noticed, at the price of at most 5 % more reads for the nodes.
     pub fn without_hedging(mut self) -> Self {
         self.options.hedging = Hedging::Off;
         self
     }
 
-    /// Sends writes without request ids. Then the nodes remember nothing of them, which spares about a hundred bytes of
-    /// log a write; and a write whose connection breaks is not repeated but fails with
+    /// Sends writes without request ids, which by default they have. Then the nodes remember nothing of them, which
+    /// spares about a hundred bytes of log a write; and a write whose connection breaks is not repeated but fails with
     /// [`Outcome::Unknown`](crate::Outcome::Unknown).
     pub fn without_request_ids(mut self) -> Self {
         self.options.identity = Identity::Omitted;
@@ -303,7 +307,7 @@ impl ClientBuilder {
     }
 
     /// Least time between two refreshes of the map that nobody waits for; a quarter of it is added at random.
-    /// Default 1 s.
+    /// Default 1 s: a map changes seldom, and while it does, a thousand clients ask at most a thousand times a second.
     pub fn refresh_interval(mut self, interval: Duration) -> Self {
         self.options.refresh_interval = interval;
         self
@@ -316,14 +320,15 @@ impl ClientBuilder {
         self
     }
 
-    /// A put larger than this many bytes travels alone, so that small ops do not wait behind it. Default 64 KiB;
-    /// at most 1 MiB.
+    /// A put larger than this many bytes, key and value and 64 for the rest, travels alone, so that small ops do not
+    /// wait behind it. Default 64 KiB; at most 1 MiB.
     pub fn alone_bytes(mut self, bytes: usize) -> Self {
         self.options.lanes.alone_bytes = bytes.min(1 << 20);
         self
     }
 
-    /// How nodes are reached: time to connect, idle connections.
+    /// How nodes are reached: time to connect, idle connections. Default: 500 ms, and 16 a node for 20 s; the reasons
+    /// stand at [`NodeClientOptions`].
     pub fn node_client(mut self, options: NodeClientOptions) -> Self {
         self.options.nodes = options;
         self

@@ -91,6 +91,7 @@ impl Client {
     /// [`ErrorKind::Conflict`]: a position this session had seen is lost, see [`Error::lost_position`]; it is said
     /// once, and the next read goes through. [`ErrorKind::Corrupt`]: the entry is damaged.
     /// [`ErrorKind::Misrouted`]: nodes and client have maps that contradict each other; check them.
+    /// [`ErrorKind::Denied`]: the nodes do not admit this program.
     ///
     /// # Cancel safety
     /// Nothing is changed by it.
@@ -144,7 +145,8 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Invalid`]: key or value over its limit. [`ErrorKind::Full`]: the shard takes no more.
     /// [`ErrorKind::Unavailable`]: retry later, but look at [`Error::outcome`] first: `Unknown` means that it may
-    /// have been stored. [`ErrorKind::Misrouted`]: as for [`Self::get`]; not stored.
+    /// have been stored. [`ErrorKind::Misrouted`] and [`ErrorKind::Denied`]: as for [`Self::get`]; not stored.
+    /// [`ErrorKind::Corrupt`]: the answer does not decode; it may have been stored.
     ///
     /// # Cancel safety
     /// The value may be stored, now or later.
@@ -207,7 +209,8 @@ impl Client {
         Ok(removed.is_some())
     }
 
-    /// Removes a key under terms of its own; `None` if it was not there.
+    /// Removes a key under terms of its own; `None` if it was not there. With a condition, a key that is not there is
+    /// an [`ErrorKind::Conflict`].
     ///
     /// ```no_run
     /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
@@ -410,8 +413,8 @@ impl Client {
         self.router.refresher.routes().map().clone()
     }
 
-    /// The map in force, then each newer one as this client adopts it: a stream that never ends by itself and holds
-    /// nothing back. Of several changes between two looks only the last one shows.
+    /// The map in force, then each newer one as this client adopts it: a stream that ends with the last clone of this
+    /// client and holds nothing back. Of several changes between two looks only the last one shows.
     pub fn map_changes(&self) -> MapChanges {
         MapChanges::new(self.router.refresher.maps())
     }

@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// Removes many keys under the same terms: one result per key, in order; `None` if it was not there, as for the
-    /// second of two equal keys.
+    /// second of two equal keys. (With a condition, that is a conflict.)
     ///
     /// ```no_run
     /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {

@@ -231,8 +231,8 @@ impl PutOptions {
         self
     }
 
-    /// How long the entry lives, in whole milliseconds, at least one. Default: for ever, also if the entry before
-    /// had an expiry.
+    /// How long the entry lives, in whole milliseconds: from 1 ms to 100 years. Default: for ever, also if the entry
+    /// before had an expiry.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
@@ -272,7 +272,7 @@ impl DeleteOptions {
         Self::default()
     }
 
-    /// Deletes only if the entry was last written at this position.
+    /// Deletes only if the entry was last written at this position; not if there is none.
     pub fn if_match(mut self, position: Position) -> Self {
         self.condition = Some(Condition::Is(position));
         self

@@ -38,7 +38,8 @@ pub struct Stats {
     pub hedges_won: u64,
     /// Times nodes were asked for their map.
     pub refreshes: u64,
-    /// What reads took in the last seconds, from the first attempt to the answer; `None`: too few to tell.
+    /// What reads took in the last seconds, from the first attempt to the answer; `None`: fewer than 20, so
+    /// nobody can tell.
     pub read_latency: Option<Percentiles>,
     /// Every node of the map in force.
     pub nodes: Vec<NodeStats>,
@@ -74,7 +75,7 @@ pub struct NodeStats {
     pub requests: u64,
     /// Ops that wait for it now.
     pub in_flight: usize,
-    /// What its answers took in the last seconds; `None`: too few to tell.
+    /// What its answers took in the last seconds; `None`: fewer than 20, too few to tell.
     pub latency: Option<Percentiles>,
     /// Whether it is ejected now: reads go elsewhere.
     pub is_ejected: bool,

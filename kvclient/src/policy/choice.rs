@@ -65,7 +65,7 @@ pub struct Candidate<'a> {
     pub zone: Option<&'a str>,
     /// Ops of this client that it has not answered yet.
     pub in_flight: usize,
-    /// Median time of its answers to this client in the last seconds; `None`: too few to tell.
+    /// Median time of its answers to this client in the last seconds; `None`: fewer than 20, too few to tell.
     pub latency: Option<Duration>,
 }
 

@@ -202,7 +202,8 @@ impl Scan {
 
     /// Longest wait for a shard's next entries, all attempts and pauses included. Default: what the client was built
     /// with, by default 5 s. The whole may take as long as it takes: a deadline for it would depend on how much there
-    /// is, and on how fast its entries are taken.
+    /// is, and on how fast its entries are taken. A node that is silent for longer than
+    /// [`ClientBuilder::attempt_timeout`](crate::ClientBuilder::attempt_timeout) is left for another one.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;
         self

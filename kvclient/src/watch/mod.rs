@@ -265,7 +265,7 @@ impl Watch {
     /// ```
     ///
     /// # Errors
-    /// As of the stream, which then has ended.
+    /// As of the stream, which then has ended. [`ErrorKind::Unavailable`] also if it had ended before.
     ///
     /// # Cancel safety
     /// May be dropped and called again.
