@@ -3,7 +3,11 @@
 //! A new file fails the test until it has its place here; an import that runs upwards fails it by name.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 /// All modules, each below everything it uses. `lib.rs` re-exports and stands outside.
 const ORDER: &[&str] = &[
@@ -165,11 +169,7 @@ fn public_async_functions_say_how_they_fail_and_what_cancelling_leaves() {
         let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
         let functions = (0..lines.len()).filter(|&at| lines[at].starts_with("pub async fn"));
         for at in functions {
-            let above = lines[..at].iter().rev();
-            let doc: Vec<&str> = above
-                .take_while(|line| line.starts_with("///") || line.starts_with("#["))
-                .copied()
-                .collect();
+            let doc = doc_above(&lines[..at]);
             for section in ["/// # Errors", "/// # Cancel safety"] {
                 assert!(
                     doc.contains(&section),
@@ -179,6 +179,58 @@ fn public_async_functions_say_how_they_fail_and_what_cancelling_leaves() {
             }
         }
     }
+}
+
+/// Examples are compiled, so they stay true: each public async function, each type that the root re-exports, and all of
+/// the blocking client have one of their own.
+#[test]
+fn what_programs_use_shows_how() {
+    let mut unseen = re_exported();
+    let mut mistakes = Vec::new();
+    for (module, text) in source_texts() {
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        let folder = module.split('/').next().unwrap();
+        for (at, line) in lines.iter().enumerate() {
+            let is_exported = declared_type(line)
+                .is_some_and(|name| unseen.remove(&format!("crate::{folder}::{name}")));
+            let is_used = is_exported
+                || line.starts_with("pub async fn")
+                || module == "blocking" && line.starts_with("pub ");
+            let doc = doc_above(&lines[..at]);
+            if is_used && !doc.iter().any(|line| line.starts_with("/// ```")) {
+                mistakes.push(format!("{module}: {line} has no example"));
+            }
+        }
+    }
+    // Otherwise another way to declare a type would go past this test.
+    mistakes.extend(
+        unseen
+            .iter()
+            .map(|path| format!("{path} is declared nowhere")),
+    );
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
+}
+
+/// What `lib.rs` re-exports at the root: `crate::key::Key`.
+fn re_exported() -> BTreeSet<String> {
+    let root = texts_in("src").remove("lib").unwrap();
+    root.split("\npub use ").skip(1).flat_map(paths).collect()
+}
+
+/// The type that a line declares for everybody.
+fn declared_type(line: &str) -> Option<&str> {
+    let keywords = ["pub struct ", "pub enum ", "pub type ", "pub trait "];
+    let rest = keywords.iter().find_map(|word| line.strip_prefix(word))?;
+    rest.split(|c: char| !c.is_alphanumeric()).next()
+}
+
+/// The doc comment and the attributes that stand right above an item, from the last line to the first.
+fn doc_above<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let above = lines.iter().rev();
+    above
+        .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+        .copied()
+        .collect()
 }
 
 /// Module name (`wire/batch`) to text without comments and tests.
