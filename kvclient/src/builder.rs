@@ -245,8 +245,8 @@ impl ClientBuilder {
     }
 
     /// Longest time one attempt of a write may take before it is repeated under its request id. Default 1.5 s: longer
-    /// than a slow sync, and a write is sent twice more before its time is over. Large values have no more: give them
-    /// more where the network is slow. Not looked at [without request ids](Self::without_request_ids): a write that was
+    /// than a slow sync, and a write is sent twice more before its time is over. Large values have a second more for each
+    /// MiB. Not looked at [without request ids](Self::without_request_ids): a write that was
     /// sent then has all the time of its op.
     pub fn write_attempt_timeout(mut self, timeout: Duration) -> Self {
         self.options.write_attempt_timeout = timeout;

@@ -14,7 +14,10 @@ use crate::{
     position::Position,
     shard_map::Address,
     slot::Slot,
-    wire::batch::{Action, Op, OpResult},
+    wire::{
+        batch::{Action, Op, OpResult},
+        query::MAX_TTL_MS,
+    },
 };
 
 /// An entry as a read shows it.
@@ -109,8 +112,9 @@ pub(crate) fn delete_op(key: &[u8], options: &DeleteOptions) -> Result<Op> {
 /// A time to live as it travels.
 pub(crate) fn ttl_ms(op: &'static str, ttl: Duration) -> Result<u64> {
     match u64::try_from(ttl.as_millis()) {
-        Ok(ms) if ms > 0 => Ok(ms),
-        _ => Err(Error::new(ErrorKind::Invalid, op).with_source("a ttl is at least 1 ms")),
+        Ok(ms @ 1..=MAX_TTL_MS) => Ok(ms),
+        _ => Err(Error::new(ErrorKind::Invalid, op)
+            .with_source("a ttl is at least 1 ms and at most 100 years")),
     }
 }
 

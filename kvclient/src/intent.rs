@@ -148,11 +148,23 @@ impl<'a> Intent<'a> {
                 Others::Some => self.scope.options.attempt_timeout.min(time_left / 2),
                 Others::None => self.scope.options.attempt_timeout,
             },
-            (OpKind::RepeatableWrite, Travel::Together) => self.scope.options.write_attempt_timeout,
+            (OpKind::RepeatableWrite, Travel::Together) => {
+                self.scope.options.write_attempt_timeout + self.time_to_send(&op)
+            }
             // Once sent, it cannot be tried again: it gets all the time there is.
             (OpKind::Write, Travel::Together) => LONGEST,
         };
         Ticket::new(op, atomic, now, self.deadline.min(now + limit))
+    }
+
+    /// What a slow network takes for the bytes of a write: one sent again and again from its start would never arrive.
+    fn time_to_send(&self, op: &Op) -> Duration {
+        let bytes = match &self.atomic {
+            Some(ops) => ops.iter().map(Op::weight_bytes).sum(),
+            None => op.weight_bytes(),
+        };
+        let kibibytes = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+        Duration::from_secs(1) * kibibytes / 1_024
     }
 
     fn set_read_terms(&self, op: &mut Op, shard_idx: u16, time_left: Duration) {

@@ -115,9 +115,11 @@ impl Query {
     }
 }
 
+/// Longest time to live, in milliseconds: 100 years.
+pub const MAX_TTL_MS: u64 = 100 * 366 * 86_400_000;
+
 /// Reads a whole number > 0 with its unit (`ms`, `s`, `m`, `h`, `d`) as milliseconds; at most 100 years.
 pub fn parse_duration_ms(text: &str) -> Option<u64> {
-    const HUNDRED_YEARS_MS: u64 = 100 * 366 * 86_400_000;
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let unit_ms: u64 = match &text[digits..] {
         "ms" => 1,
@@ -128,7 +130,7 @@ pub fn parse_duration_ms(text: &str) -> Option<u64> {
         _ => return None,
     };
     let ms = text[..digits].parse::<u64>().ok()?.checked_mul(unit_ms)?;
-    (1..=HUNDRED_YEARS_MS).contains(&ms).then_some(ms)
+    (1..=MAX_TTL_MS).contains(&ms).then_some(ms)
 }
 
 #[cfg(test)]
