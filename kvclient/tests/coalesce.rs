@@ -299,3 +299,16 @@ async fn a_value_too_large_for_a_batch_is_fetched_alone() {
         .unwrap();
     assert_eq!(entry.value.len(), 100_000);
 }
+
+/// With a small limit, everything but a put was sent alone as a read: a delete removed nothing and said that it had.
+#[tokio::test]
+async fn only_puts_are_large() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.builder().alone_bytes(0).build().unwrap();
+    kv.put("k", "v").await.unwrap();
+    assert!(kv.delete("k").await.unwrap());
+    assert_eq!(kv.get("k").await.unwrap(), None);
+    for count in 1..=3 {
+        assert_eq!(kv.incr("n", 1).await.unwrap(), count);
+    }
+}

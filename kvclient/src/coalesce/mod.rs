@@ -184,7 +184,11 @@ impl NodeLanes {
     }
 
     fn travels_alone(&self, ticket: &Ticket) -> bool {
-        ticket.atomic().is_some() || ticket.op().weight_bytes() > self.link.options.alone_bytes
+        let is_large = match &ticket.op().action {
+            Action::Put { value, .. } => value.len() > self.link.options.alone_bytes,
+            _ => false,
+        };
+        is_large || ticket.atomic().is_some()
     }
 
     async fn send_alone(&self, ticket: &Ticket) -> Answer {
