@@ -422,3 +422,24 @@ async fn what_does_not_decode_is_not_asked_for_again() {
     assert_eq!(error(&mut watch).await.kind(), ErrorKind::Corrupt);
     assert_eq!(cluster.primary(0).streams().len(), 1);
 }
+
+/// Each watch that ended counted as a read that its node had left unanswered: three of them, and a node that was well
+/// was ejected. And as long as one was open, its node seemed the busier one, so that all reads went to the other.
+#[tokio::test]
+async fn an_open_watch_is_nothing_that_its_node_owes() {
+    let cluster = Cluster::start(1, 0).await;
+    serve(&cluster);
+    let kv = cluster.client();
+    let mut watches: Vec<Watch> = (0..5).map(|_| kv.watch("")).collect();
+    for watch in &mut watches {
+        watch.ready().await.unwrap();
+    }
+    let node = || kv.stats().nodes.remove(0);
+    assert_eq!(node().in_flight, 0);
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    for watch in watches {
+        drop(watch);
+        tokio::time::sleep(Duration::from_millis(15)).await;
+    }
+    assert_eq!((node().ejections, node().in_flight), (0, 0));
+}

@@ -143,6 +143,7 @@ impl NodeLanes {
             chosen: self.health.choose(),
             began: Instant::now(),
             is_judged: AtomicBool::new(false),
+            is_counted: AtomicBool::new(true),
             lanes: self.clone(),
         }
     }
@@ -241,6 +242,7 @@ pub(crate) struct InFlight {
     began: Instant,
     /// Whether it was said what came of it.
     is_judged: AtomicBool,
+    is_counted: AtomicBool,
 }
 
 impl InFlight {
@@ -268,9 +270,17 @@ impl InFlight {
 
     /// Takes note of what a stream from this node came to, which is none of its ops: of its health alone.
     pub(crate) fn judge(&self, answer: &Result<(), AttemptError>, took: Duration) {
-        self.lanes
-            .health
-            .note(Finding::of(answer, took), self.chosen);
+        self.tell(Finding::of(answer, took));
+        if answer.is_ok() {
+            self.uncount();
+        }
+    }
+
+    /// Nobody waits for the node any more: it has answered, and what it streams from here on may take hours.
+    fn uncount(&self) {
+        if self.is_counted.swap(false, Relaxed) {
+            self.lanes.in_flight.fetch_sub(1, Relaxed);
+        }
     }
 
     /// Takes note that another node answered a copy of the op sooner, though this one `began_first`.
@@ -303,6 +313,6 @@ impl Drop for InFlight {
         if !*self.is_judged.get_mut() {
             self.tell(Finding::Dropped(self.began.elapsed()));
         }
-        self.lanes.in_flight.fetch_sub(1, Relaxed);
+        self.uncount();
     }
 }
