@@ -10,6 +10,7 @@ use crate::{
     attempt::AttemptError,
     client::Client,
     error::{Error, ErrorKind, Result},
+    intent::LONGEST,
     node_client::{NodeClient, NodeClientOptions},
     options::{ClientOptions, Hedging, Identity},
     policy::{Consistency, ReadPolicy},
@@ -301,15 +302,15 @@ impl ClientBuilder {
     /// Ceilings of the random pauses between attempts: the first, which then doubles, and the longest. Default
     /// 20 ms and 500 ms: a node that is back is noticed soon, and a thousand clients do not keep it from starting.
     pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
-        self.options.first_pause = first;
-        self.options.longest_pause = longest;
+        self.options.first_pause = first.min(LONGEST);
+        self.options.longest_pause = longest.min(LONGEST);
         self
     }
 
     /// Least time between two refreshes of the map that nobody waits for; a quarter of it is added at random.
     /// Default 1 s: a map changes seldom, and while it does, a thousand clients ask at most a thousand times a second.
     pub fn refresh_interval(mut self, interval: Duration) -> Self {
-        self.options.refresh_interval = interval;
+        self.options.refresh_interval = interval.min(LONGEST);
         self
     }
 

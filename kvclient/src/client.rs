@@ -20,7 +20,7 @@ use crate::{
     },
     error::{Error, ErrorKind, Result},
     history::CallHistory,
-    intent::{Intent, Scope, SharedSession},
+    intent::{Intent, LONGEST, Scope, SharedSession},
     map_changes::MapChanges,
     options::{DeleteOptions, GetOptions, PutOptions},
     router::Router,
@@ -435,7 +435,7 @@ impl Client {
     /// # Cancel safety
     /// May be dropped; the refresh goes on.
     pub async fn refresh(&self) -> Result<()> {
-        let deadline = Instant::now() + self.router.options.timeout;
+        let deadline = Instant::now() + self.router.options.timeout.min(LONGEST);
         let refreshed = self.router.refresher.refresh(None, deadline).await;
         refreshed.map_err(|error| Error::new(ErrorKind::Unavailable, "refresh").with_source(error))
     }

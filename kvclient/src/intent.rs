@@ -154,7 +154,7 @@ impl<'a> Intent<'a> {
             // Once sent, it cannot be tried again: it gets all the time there is.
             (OpKind::Write, Travel::Together) => LONGEST,
         };
-        Ticket::new(op, atomic, now, self.deadline.min(now + limit))
+        Ticket::new(op, atomic, now, now + limit.min(time_left))
     }
 
     /// What a slow network takes for the bytes of a write: one sent again and again from its start would never arrive.

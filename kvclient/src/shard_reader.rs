@@ -21,7 +21,7 @@ use crate::{
     attempt::AttemptError,
     coalesce::InFlight,
     error::{Advice, Error},
-    intent::{SharedSession, millis, wants_level},
+    intent::{LONGEST, SharedSession, millis, wants_level},
     node_client::StreamBody,
     plan::Plan,
     policy::{
@@ -130,7 +130,7 @@ impl ShardReader {
 
     /// Starts the clock, unless it runs.
     pub(crate) fn begin(&mut self) {
-        let patience = self.options.timeout;
+        let patience = self.patience();
         self.deadline
             .get_or_insert_with(|| Instant::now() + patience);
     }
@@ -333,6 +333,10 @@ impl ShardReader {
             .map_or(longest, |deadline| deadline - Instant::now());
         longest.min(left)
     }
+    fn patience(&self) -> Duration {
+        self.options.timeout.min(LONGEST)
+    }
+
 
     /// Chooses the plan's next node, if there is one.
     fn choose(&mut self) -> bool {

@@ -2,9 +2,13 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    time::{Duration, Instant},
+};
 
-use kvclient::{Consistency, ErrorKind, GetOptions, Outcome, PutOptions};
+use futures_util::StreamExt;
+use kvclient::{Client, Consistency, ErrorKind, GetOptions, Outcome, PutOptions};
 use support::{Cluster, FakeNode, Reply, found, key_of, keys_of, map, refused, stored};
 
 use kvclient::wire::{
@@ -154,7 +158,7 @@ async fn reads_pay_for_a_silent_node_once() {
 #[tokio::test]
 async fn a_write_waits_for_a_node_that_restarts() {
     let node = FakeNode::reserve();
-    let kv = kvclient::Client::builder(map(1, &[vec![node.address.clone()]]))
+    let kv = Client::builder(map(1, &[vec![node.address.clone()]]))
         .build()
         .unwrap();
     let put = tokio::spawn(async move { kv.put("k", "v").await });
@@ -208,12 +212,12 @@ async fn without_an_id_a_write_of_unknown_outcome_is_not_repeated() {
 async fn a_write_that_was_not_applied_is_repeated() {
     let cluster = Cluster::start(1, 0).await;
     let left = std::sync::atomic::AtomicI32::new(3);
-    cluster.primary(0).script(move |_| {
-        match left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) {
+    cluster
+        .primary(0)
+        .script(move |_| match left.fetch_sub(1, SeqCst) {
             1.. => refused(ErrorCode::NotReady, Some(Applied::No)),
             _ => stored(7),
-        }
-    });
+        });
     let written = cluster.client().put("k", "v").await.unwrap();
     assert_eq!(written.position.seq, 7);
     assert_eq!(cluster.primary(0).ops().len(), 4);
@@ -226,7 +230,7 @@ async fn the_deadline_holds_whatever_happens() {
     hangs.script(|_| Reply::Hang);
     for (node, outcome) in [(&nobody, Outcome::NotApplied), (&hangs, Outcome::Unknown)] {
         let map = map(1, &[vec![node.address.clone()]]);
-        let kv = kvclient::Client::builder(map)
+        let kv = Client::builder(map)
             .timeout(Duration::from_millis(200))
             .build()
             .unwrap();
@@ -350,7 +354,7 @@ async fn many_items_on_one_key_act_in_their_order() {
     let seen = std::sync::atomic::AtomicBool::new(false);
     cluster.primary(0).script(move |op| {
         let is_large = value_bytes(op) > 1_000;
-        match is_large && !seen.swap(true, std::sync::atomic::Ordering::SeqCst) {
+        match is_large && !seen.swap(true, SeqCst) {
             true => Reply::Http(
                 429,
                 r#"{"error":"too_many_requests","message":"later"}"#.into(),
@@ -410,4 +414,40 @@ async fn counters_and_expiries() {
     assert!(!kv.touch("n", Duration::from_secs(9)).await.unwrap());
     let error = kv.touch("n", Duration::ZERO).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+/// "For ever" is what a program means by it: adding it to a point in time must not panic.
+#[tokio::test]
+async fn the_longest_time_is_for_ever() {
+    let cluster = Cluster::start(1, 0).await;
+    let gate = AtomicUsize::new(0);
+    cluster
+        .primary(0)
+        .script(move |_| match gate.fetch_add(1, SeqCst) {
+            0 => Reply::Break,
+            1 => refused(ErrorCode::Overloaded, Some(Applied::No)),
+            _ => stored(1),
+        });
+    let kv = Client::builder(cluster.map(1))
+        .timeout(Duration::MAX)
+        .attempt_timeout(Duration::MAX)
+        .write_attempt_timeout(Duration::MAX)
+        .catch_up_wait(Duration::MAX)
+        .refresh_interval(Duration::MAX)
+        .pauses(Duration::from_millis(5), Duration::MAX)
+        .build()
+        .unwrap();
+    kv.put("k", "v").await.unwrap();
+    cluster.primary(0).script(|_| found("v", 1));
+    let lag = GetOptions::new().consistency(Consistency::MaxLag(Duration::MAX));
+    assert!(kv.get_with("k", lag).await.unwrap().is_some());
+    assert!(kv.get("k").await.unwrap().is_some());
+    cluster.primary(0).set_map(&cluster.map(1));
+    kv.refresh().await.unwrap();
+    cluster.primary(0).set_map(&cluster.map(2));
+    kv.put("k", "v").await.unwrap();
+    let mut scan = kv.scan("").timeout(Duration::MAX);
+    assert!(scan.next().await.unwrap().is_err(), "nobody scans here");
+    let mut watch = kv.watch("").timeout(Duration::MAX).silence(Duration::MAX);
+    assert!(watch.next().await.unwrap().is_err(), "nor watches");
 }
