@@ -444,3 +444,26 @@ async fn shards_are_asked_at_the_same_time() {
     );
     assert_eq!(all(scan).await.unwrap().len(), entries.len() - 1);
 }
+
+/// What stood before the damage in one piece was given out, and then asked for again.
+#[tokio::test]
+async fn damage_behind_entries_makes_no_repeat() {
+    let cluster = Cluster::start(1, 1).await;
+    let entries: Entries = (0..9).map(|n| (vec![b'k', n], vec![n; 3])).collect();
+    let shards = serve(&cluster, &entries, usize::MAX);
+    let asked = Arc::new(AtomicUsize::new(0));
+    for node in &cluster.shards[0] {
+        let (shard, asked) = (shards[0].clone(), asked.clone());
+        node.script_streams(move |request| match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                let mut items = shard.items(request);
+                items.truncate(4);
+                items.push(vec![0xff; 8]);
+                shard.reply(vec![Part::Bytes(items.concat())])
+            }
+            _ => shard.answer(request),
+        });
+    }
+    let found = all(cluster.client().scan("")).await.unwrap();
+    assert_eq!(keys(&found), expected(&entries, b""));
+}

@@ -107,14 +107,13 @@ impl ShardScan {
                     self.check(&entry)?;
                     newest = newest.max(Some(entry.position));
                     self.ready.push_back(entry);
+                    // At once: what comes behind it may end this attempt.
+                    self.last = Some(entry.key.clone());
                 }
                 Some(ScanItem::End(end)) => break Some(end),
                 None => break None,
             }
         };
-        if let Some(last) = self.ready.back() {
-            self.last = Some(last.key.clone());
-        }
         if let Some(newest) = newest {
             self.reader.saw(newest);
         }
@@ -126,8 +125,7 @@ impl ShardScan {
 
     /// Whatever is wrong with an entry here would be a gap or a repeat in the merged order.
     fn check(&mut self, entry: &ScanEntry) -> Result<(), AttemptError> {
-        let before = self.ready.back().map(|entry| &entry.key);
-        let is_in_order = match before.or(self.last.as_ref()) {
+        let is_in_order = match &self.last {
             Some(before) if self.request.reverse => entry.key < *before,
             Some(before) => entry.key > *before,
             None => true,
