@@ -61,9 +61,12 @@ pub(crate) struct ShardReader {
     /// The node asked now, or last.
     node: Option<InFlight>,
     body: Option<StreamBody>,
+    /// When the stream was opened, or asked for.
     opened: Instant,
     /// When the wait is over; `None` while nobody waits.
     deadline: Option<Instant>,
+    /// When the first attempt failed since it brought something whole: pieces that lead nowhere are no progress.
+    failing_since: Option<Instant>,
     /// Since the last piece.
     attempts: u32,
     backoff: Backoff,
@@ -94,6 +97,7 @@ impl ShardReader {
             body: None,
             opened: Instant::now(),
             deadline: None,
+            failing_since: None,
             attempts: 0,
             asked: Asked::Session(None),
             told: None,
@@ -144,6 +148,7 @@ impl ShardReader {
     ) -> Result<(), AttemptError> {
         self.begin();
         self.attempts += 1;
+        self.opened = Instant::now();
         let mut terms = self.read_terms();
         self.asked = Asked::Session(terms.min_position);
         if let Some(after) = after {
@@ -197,6 +202,11 @@ impl ShardReader {
         Ok(piece)
     }
 
+    /// Says that what came held something whole, so that it goes on from a later place.
+    pub(crate) fn progress(&mut self) {
+        self.failing_since = None;
+    }
+
     /// Ends the stream, which was read to its end.
     pub(crate) fn close(&mut self) {
         self.body = None;
@@ -216,6 +226,10 @@ impl ShardReader {
     pub(crate) async fn recover(&mut self, error: AttemptError) -> Result<(), Error> {
         self.begin();
         self.note(&error);
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.patience() {
+            return Err(self.failed(error));
+        }
         if self.is_forgotten(&error) {
             return self.check_time(error);
         }
@@ -319,6 +333,10 @@ impl ShardReader {
         }
     }
 
+    fn patience(&self) -> Duration {
+        self.options.timeout.min(LONGEST)
+    }
+
     fn check_time(&mut self, error: AttemptError) -> Result<(), Error> {
         match self.deadline {
             Some(deadline) if Instant::now() >= deadline => Err(self.failed(error)),
@@ -333,10 +351,6 @@ impl ShardReader {
             .map_or(longest, |deadline| deadline - Instant::now());
         longest.min(left)
     }
-    fn patience(&self) -> Duration {
-        self.options.timeout.min(LONGEST)
-    }
-
 
     /// Chooses the plan's next node, if there is one.
     fn choose(&mut self) -> bool {

@@ -467,3 +467,21 @@ async fn damage_behind_entries_makes_no_repeat() {
     let found = all(cluster.client().scan("")).await.unwrap();
     assert_eq!(keys(&found), expected(&entries, b""));
 }
+
+/// A node that broke off before the first entry, again and again, was asked again and again for ever.
+#[tokio::test]
+async fn answers_that_lead_nowhere_use_up_the_time() {
+    let cluster = Cluster::start(1, 1).await;
+    let shards = serve(&cluster, &entries(), usize::MAX);
+    for node in &cluster.shards[0] {
+        let shard = shards[0].clone();
+        node.script_streams(move |_| shard.reply(vec![Part::Bytes(b"KVC1".to_vec()), Part::Cut]));
+    }
+    let scan = all(cluster
+        .client()
+        .scan("")
+        .timeout(Duration::from_millis(200)));
+    let ended = tokio::time::timeout(Duration::from_secs(5), scan).await;
+    let error = ended.expect("an end").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}

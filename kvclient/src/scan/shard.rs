@@ -105,10 +105,11 @@ impl ShardScan {
             match item.map_err(|error| AttemptError::Undecodable(error.to_string()))? {
                 Some(ScanItem::Entry(entry)) => {
                     self.check(&entry)?;
+                    self.reader.progress();
                     newest = newest.max(Some(entry.position));
-                    self.ready.push_back(entry);
                     // At once: what comes behind it may end this attempt.
                     self.last = Some(entry.key.clone());
+                    self.ready.push_back(entry);
                 }
                 Some(ScanItem::End(end)) => break Some(end),
                 None => break None,
@@ -150,6 +151,7 @@ impl ShardScan {
             let undecodable =
                 || AttemptError::Undecodable(format!("{next:?} is not where to go on"));
             self.last = Some(parse_after(&next).ok_or_else(undecodable)?);
+            self.reader.progress();
         }
         // The connection can be used again once its body was read to the end; what that holds, nobody needs.
         let _ = self.reader.chunk().await;

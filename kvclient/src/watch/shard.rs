@@ -129,6 +129,7 @@ impl ShardWatch {
                 (Some(WatchItem::Record { .. }), Some(before)) => at > before,
                 (_, before) => Some(at) >= before,
             };
+            self.reader.progress();
             if is_new {
                 self.at = Some(at);
                 self.ready.extend(item);
