@@ -214,8 +214,13 @@ impl<'a> Intent<'a> {
             OpKind::Read => result.etag.or(result.position),
         };
         if let Some(position) = seen {
-            self.lock_session().advance(shard_idx, position);
+            self.saw_entry(shard_idx, position);
         }
+    }
+
+    /// Lets the session advance to an entry that a refusal names: whoever reads it again must find it.
+    pub(crate) fn saw_entry(&self, shard_idx: u16, position: Position) {
+        self.lock_session().advance(shard_idx, position);
     }
 
     /// Lets the session forget a position that is lost; says whether this op was the first to do so.

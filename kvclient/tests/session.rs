@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use kvclient::{Consistency, ErrorKind, GetOptions, Position, Session};
-use support::{Cluster, found, key_of, missing, refused, stored};
+use support::{Cluster, Reply, found, key_of, missing, refused, stored};
 
 use kvclient::wire::error::ErrorCode;
 
@@ -146,4 +146,22 @@ async fn a_bounded_lag_is_asked_for() {
     }
     let ops = cluster.primary(0).ops();
     assert!(ops.iter().all(|op| op.terms.max_lag_ms == Some(250)));
+}
+
+/// Whoever is told that the entry is another one by now finds that one when he reads it again, and not the one before.
+#[tokio::test]
+async fn a_refused_condition_counts_as_seen() {
+    let cluster = Cluster::start(1, 0).await;
+    cluster.primary(0).script(|_| {
+        let Reply::Answer(mut result) = refused(ErrorCode::PreconditionFailed, None) else {
+            unreachable!("a refusal is an answer")
+        };
+        result.etag = Some(Position::new(1, 9));
+        Reply::Answer(result)
+    });
+    let kv = cluster.client();
+    let stale = kvclient::PutOptions::new().if_match(Position::new(1, 5));
+    let error = kv.put_with("k", "v", stale).await.unwrap_err();
+    assert_eq!(error.position(), Some(Position::new(1, 9)));
+    assert_eq!(kv.session().position(0), error.position());
 }

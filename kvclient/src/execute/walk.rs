@@ -490,6 +490,9 @@ fn may_have_moved(error: &AttemptError) -> bool {
         AttemptError::NotConnected(_)
         | AttemptError::TimedOut
         | AttemptError::Broken(_)
+        if let Some(position) = position {
+            self.intent.saw_entry(self.shard_idx, position);
+        }
         | AttemptError::Undecodable(_) => true,
         AttemptError::Refused(refusal) => {
             refusal.code != ErrorCode::Behind && classify(error).1 == Advice::NextTarget
