@@ -273,3 +273,21 @@ async fn a_refresh_that_reaches_nobody_says_so() {
     assert!(kv.put_with("k", "v", options).await.is_err());
     assert_eq!(kv.map().version(), 1);
 }
+
+/// Three redirects to a node that is still starting were taken for a circle.
+#[tokio::test]
+async fn redirects_to_a_node_that_starts_are_no_circle() {
+    let cluster = Cluster::start(1, 1).await;
+    let next = cluster.replica(0, 0);
+    next.stop();
+    let target = next.address.clone();
+    cluster.primary(0).script(move |_| redirect(&target));
+    let kv = cluster.client();
+    let starting = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        next.listen();
+    };
+    let (written, ()) = tokio::join!(kv.put("k", "v"), starting);
+    written.unwrap();
+    assert!(cluster.primary(0).ops().len() > 3);
+}

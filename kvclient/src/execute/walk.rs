@@ -54,6 +54,7 @@ struct Course<'a> {
     hops: u32,
     backoff: Backoff,
     /// The identity of a write, for as long as its caller waits.
+    /// Redirects followed since the plan began.
     id: Option<HeldId<'a>>,
     /// Whether an attempt of a write may have been applied.
     may_be_applied: bool,
@@ -310,6 +311,7 @@ impl Course<'_> {
         let op = ticket.op().clone();
         let node = self.next_node(&routed, &op);
         let node = node.expect("a new plan has a target");
+        self.hops = 0;
         self.router.counts.retries.fetch_add(1, Relaxed);
         Ok(Next {
             paused: pause,

@@ -32,7 +32,7 @@ use crate::{
     error::{Advice, ErrorKind, classify},
 };
 
-/// Most redirects followed for one op. Two maps that change at once need two; more is a circle.
+/// Most redirects followed for one op without a pause. Two maps that change at once need two; more is a circle.
 pub const MAX_HOPS: u32 = 3;
 
 /// Repeats per thousand ops that need no longer pause.
