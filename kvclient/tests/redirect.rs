@@ -291,3 +291,22 @@ async fn redirects_to_a_node_that_starts_are_no_circle() {
     written.unwrap();
     assert!(cluster.primary(0).ops().len() > 3);
 }
+
+/// A seed that names the nodes in another order: what was seen of one shard was noted under the other, whose nodes could
+/// be "behind" that for ever.
+#[tokio::test]
+async fn positions_are_noted_by_the_nodes_map_and_not_by_a_wrong_seed() {
+    let (one, other) = (FakeNode::start().await, FakeNode::start().await);
+    let addresses = [vec![one.address.clone()], vec![other.address.clone()]];
+    let theirs = map(1, &addresses);
+    let seed = map(1, &[addresses[1].clone(), addresses[0].clone()]);
+    for node in [&one, &other] {
+        node.set_map(&theirs);
+    }
+    let target = one.address.clone();
+    other.script(move |_| redirect(&target));
+    one.script(|_| stored(700));
+    let kv = Client::builder(seed).build().unwrap();
+    kv.put(key_of(&theirs, 0), "v").await.unwrap();
+    assert_eq!(kv.session().to_token(), "kv1_0.1.700");
+}

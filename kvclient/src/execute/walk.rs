@@ -37,6 +37,9 @@ use crate::{
 /// that surely was not applied one that may have been.
 const LEAST_TIME: Duration = Duration::from_millis(20);
 
+/// Longest wait for the map that a redirect to another shard's node is by. Such a map answers at once, or not soon.
+const REFRESH_TIME: Duration = Duration::from_secs(1);
+
 /// An op that is about to be carried out.
 pub(super) struct Walk<'a> {
     course: Course<'a>,
@@ -51,10 +54,10 @@ struct Course<'a> {
     plan: Plan,
     travel: Travel,
     attempts: u32,
+    /// Redirects followed since the plan began.
     hops: u32,
     backoff: Backoff,
     /// The identity of a write, for as long as its caller waits.
-    /// Redirects followed since the plan began.
     id: Option<HeldId<'a>>,
     /// Whether an attempt of a write may have been applied.
     may_be_applied: bool,
@@ -308,10 +311,10 @@ impl Course<'_> {
         self.shard_idx = routed.shard.idx;
         self.plan = self.intent.plan(routed.shard)?;
         self.may_pass = false;
+        self.hops = 0;
         let op = ticket.op().clone();
         let node = self.next_node(&routed, &op);
         let node = node.expect("a new plan has a target");
-        self.hops = 0;
         self.router.counts.retries.fetch_add(1, Relaxed);
         Ok(Next {
             paused: pause,
@@ -339,6 +342,12 @@ impl Course<'_> {
             Some(target) if self.hops <= MAX_HOPS && !self.intent.is_bound() => target.clone(),
             _ => return self.ask_other(failure).await,
         };
+        if self.is_elsewhere(&target) {
+            // Followed by this map, the session would note what it sees under a shard that it may not be of.
+            let at = self.intent.deadline.min(Instant::now() + REFRESH_TIME);
+            // If nobody says better, this map has to do.
+            let _ = refresher.refresh(Some(&asked), at).await;
+        }
         let node = match self.go_to(&target) {
             Some(node) => node,
             None => {
@@ -353,6 +362,14 @@ impl Course<'_> {
         };
         self.router.counts.redirects.fetch_add(1, Relaxed);
         self.ask(node, failure, Why::Redirected)
+    }
+
+    /// Whether the map in force knows a node, but not as one of the key's shard: then it contradicts the nodes'.
+    fn is_elsewhere(&self, target: &Address) -> bool {
+        let routes = self.router.refresher.routes();
+        let owner = routes.shard(self.intent.slot).shard.idx;
+        let found = routes.map().find(target);
+        found.is_some_and(|(shard, _)| shard.idx != owner)
     }
 
     fn go_to(&mut self, target: &Address) -> Option<InFlight> {
@@ -473,6 +490,9 @@ impl Course<'_> {
             AttemptError::Refused(refusal) => refusal.etag,
             _ => None,
         };
+        if let Some(position) = position {
+            self.intent.saw_entry(self.shard_idx, position);
+        }
         let routes = self.router.refresher.routes();
         self.intent
             .error(kind)
@@ -492,9 +512,6 @@ fn may_have_moved(error: &AttemptError) -> bool {
         AttemptError::NotConnected(_)
         | AttemptError::TimedOut
         | AttemptError::Broken(_)
-        if let Some(position) = position {
-            self.intent.saw_entry(self.shard_idx, position);
-        }
         | AttemptError::Undecodable(_) => true,
         AttemptError::Refused(refusal) => {
             refusal.code != ErrorCode::Behind && classify(error).1 == Advice::NextTarget
