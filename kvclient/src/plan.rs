@@ -22,7 +22,7 @@ const PRIMARY: u64 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
     candidates: Wanted,
-    /// Bit set of the places handed out.
+    /// Bit set of the places handed out; any bit, if there is only one.
     asked: u64,
 }
 
@@ -91,7 +91,10 @@ impl Plan {
     pub(crate) fn next(&mut self, view: &View<'_>) -> Option<usize> {
         let target = match self.candidates {
             Wanted::Only(_) if self.asked != 0 => None,
-            Wanted::Only(place) => Some(place),
+            Wanted::Only(place) => {
+                self.asked = PRIMARY;
+                return Some(place);
+            }
             Wanted::Any(nodes) => view.choose(self.left(nodes, view)),
         }?;
         self.asked |= 1_u64.checked_shl(u32::try_from(target).ok()?)?;
@@ -209,6 +212,17 @@ mod tests {
             },
         };
         std::iter::from_fn(|| plan.next(&view)).collect()
+    }
+
+    /// A plan has bits for 63 nodes; one that names its node needs none of them.
+    #[test]
+    fn a_node_can_be_named_however_many_there_are() {
+        let shard = shard(99);
+        for place in [0, 1, 63, 64, 99] {
+            let address = format!("h:{}", place + 1).parse().expect("address");
+            let plan = Plan::only(&shard, &address).expect("it is one of them");
+            assert_eq!(targets(plan, &|_| SOUND), [place]);
+        }
     }
 
     #[test]
