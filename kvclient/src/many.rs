@@ -116,8 +116,8 @@ impl Client {
         results.into_iter().collect()
     }
 
-    /// Stores many values under the same terms: one result per item, in order. Only items that failed and surely
-    /// were not applied are tried again.
+    /// Stores many values under the same terms: one result per item, in order. Only items that failed are tried again,
+    /// each as a put of its own would be.
     ///
     /// Where a key stands twice, the later item leaves when the earlier one has its result, also if that is an error;
     /// the time limit covers its wait. So the last value stays, unless an earlier one failed with
