@@ -13,13 +13,13 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer, ResponseError,
-    http::{StatusCode, header},
+    http::header,
     web::{Data, Form, get, post, resource},
 };
 use anyhow::Context;
 use clap::Parser;
 use examples::Cluster;
-use kvclient::{Client, ErrorKind, GetOptions, PutOptions, Session};
+use kvclient::{Client, Consistency, Entry, ErrorKind, GetOptions, PutOptions, Session};
 use serde::{Deserialize, Serialize};
 
 /// How long a session lives after its last request.
@@ -58,7 +58,8 @@ struct Introduction {
 
 /// A request as the store sees it: who, and what they have seen.
 struct Visit {
-    sid: String,
+    /// Names the entry; `None` before there is one.
+    sid: Option<String>,
     kv: Client,
 }
 
@@ -87,7 +88,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn show(request: HttpRequest, kv: Data<Client>) -> Result<HttpResponse, Failed> {
-    let visit = Visit::of(&request, &kv)?;
+    let mut visit = Visit::of(&request, &kv);
     let user = visit.update(|user| user.visits += 1).await?;
     Ok(visit.page(&user))
 }
@@ -97,31 +98,26 @@ async fn rename(
     kv: Data<Client>,
     form: Form<Introduction>,
 ) -> Result<HttpResponse, Failed> {
-    let visit = Visit::of(&request, &kv)?;
+    let mut visit = Visit::of(&request, &kv);
     let name: String = form.name.chars().take(40).collect();
     let user = visit.update(|user| user.name.clone_from(&name)).await?;
     Ok(visit.page(&user))
 }
 
 impl Visit {
-    fn of(request: &HttpRequest, kv: &Client) -> Result<Self, Failed> {
-        let sid = match cookie(request, "sid") {
-            Some(sid) if is_sid(sid) => sid.to_owned(),
-            _ => new_sid()?,
-        };
+    fn of(request: &HttpRequest, kv: &Client) -> Self {
+        let sid = cookie(request, "sid").filter(|sid| is_sid(sid));
         let seen = cookie(request, "seen").and_then(|token| Session::from_token(token).ok());
-        Ok(Self {
-            sid,
+        Self {
+            sid: sid.map(str::to_owned),
             kv: kv.with_session(seen.unwrap_or_default()),
-        })
+        }
     }
 
     /// Changes what is kept of the user: two requests of one browser at the same time both count.
-    async fn update(&self, change: impl Fn(&mut User)) -> Result<User, Failed> {
-        let key = format!("web_sessions:{}", self.sid);
+    async fn update(&mut self, change: impl Fn(&mut User)) -> Result<User, Failed> {
         for _ in 0..ROUNDS {
-            // From any node that has what this user has seen.
-            let entry = self.kv.get_with(&key, GetOptions::new()).await?;
+            let (sid, entry) = self.load().await?;
             let mut user: User = match &entry {
                 Some(entry) => serde_json::from_slice(&entry.value)?,
                 None => User::default(),
@@ -132,21 +128,33 @@ impl Visit {
                 Some(entry) => options.if_match(entry.position),
                 None => options.if_absent(),
             };
-            let stored = self
-                .kv
-                .put_with(&key, serde_json::to_vec(&user)?, options)
-                .await;
-            match stored {
-                Ok(_) => return Ok(user),
-                // Somebody was faster. Their write is on the primary; the next read has to show it.
-                Err(error) if error.kind() == ErrorKind::Conflict => {
-                    let strict = GetOptions::new().consistency(kvclient::Consistency::Primary);
-                    self.kv.get_with(&key, strict).await?;
+            let value = serde_json::to_vec(&user)?;
+            match self.kv.put_with(key(&sid), value, options).await {
+                Ok(_) => {
+                    self.sid = Some(sid);
+                    return Ok(user);
                 }
+                // Somebody was faster. The next read shows what they wrote: a conflict counts as seen.
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(Failed("too many requests of one browser at once".into()))
+    }
+
+    /// The user's entry, from any node that has what this user has seen. A `sid` that names none is not taken over: a
+    /// planted cookie would let somebody else in on the session.
+    async fn load(&self) -> Result<(String, Option<Entry>), Failed> {
+        let primary = GetOptions::new().consistency(Consistency::Primary);
+        if let Some(sid) = &self.sid {
+            // A browser that lost its `seen` may meet a node that has not heard of the session yet.
+            for options in [GetOptions::new(), primary] {
+                if let Some(entry) = self.kv.get_with(key(sid), options).await? {
+                    return Ok((sid.clone(), Some(entry)));
+                }
+            }
+        }
+        Ok((new_sid()?, None))
     }
 
     fn page(&self, user: &User) -> HttpResponse {
@@ -167,7 +175,10 @@ impl Visit {
         HttpResponse::Ok()
             .content_type("text/html; charset=utf-8")
             .append_header((header::CACHE_CONTROL, "no-store"))
-            .append_header((header::SET_COOKIE, cookie("sid", &self.sid)))
+            .append_header((
+                header::SET_COOKIE,
+                cookie("sid", self.sid.as_deref().unwrap_or_default()),
+            ))
             .append_header((
                 header::SET_COOKIE,
                 cookie("seen", &self.kv.session().to_token()),
@@ -193,6 +204,10 @@ fn new_sid() -> Result<String, Failed> {
     Ok(format!("{high:016x}{low:016x}"))
 }
 
+fn key(sid: &str) -> String {
+    format!("web_sessions:{sid}")
+}
+
 fn is_sid(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -202,7 +217,7 @@ fn escape(text: &str) -> String {
     escaped.replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// What the browser is told when a request cannot be answered.
+/// Why a request cannot be answered.
 #[derive(Debug)]
 struct Failed(String);
 
@@ -220,12 +235,14 @@ impl From<serde_json::Error> for Failed {
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "not now: {}", self.0)
+        f.write_str(&self.0)
     }
 }
 
 impl ResponseError for Failed {
-    fn status_code(&self) -> StatusCode {
-        StatusCode::SERVICE_UNAVAILABLE
+    fn error_response(&self) -> HttpResponse {
+        // Why is for the log alone: it names nodes and keys.
+        eprintln!("{self}");
+        HttpResponse::ServiceUnavailable().body("Not now; try again in a moment.\n")
     }
 }

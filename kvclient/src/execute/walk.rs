@@ -40,6 +40,10 @@ const LEAST_TIME: Duration = Duration::from_millis(20);
 /// Longest wait for the map that a redirect to another shard's node is by. Such a map answers at once, or not soon.
 const REFRESH_TIME: Duration = Duration::from_secs(1);
 
+/// How long a write of unknown outcome is repeated. Nodes forget the ids of clients that they have not heard of for ten
+/// minutes, and a repeat that comes later would be a new write to them.
+const REMEMBERED_FOR: Duration = Duration::from_secs(8 * 60);
+
 /// An op that is about to be carried out.
 pub(super) struct Walk<'a> {
     course: Course<'a>,
@@ -59,8 +63,8 @@ struct Course<'a> {
     backoff: Backoff,
     /// The identity of a write, for as long as its caller waits.
     id: Option<HeldId<'a>>,
-    /// Whether an attempt of a write may have been applied.
-    may_be_applied: bool,
+    /// When an attempt of a write ended first that may have been applied.
+    unknown_since: Option<Instant>,
     /// Whether an attempt since the plan began failed in a way that passes by itself.
     may_pass: bool,
 }
@@ -96,7 +100,7 @@ impl<'a> Walk<'a> {
             travel: Travel::Together,
             attempts: 0,
             hops: 0,
-            may_be_applied: false,
+            unknown_since: None,
             may_pass: false,
             router,
             intent,
@@ -246,7 +250,12 @@ impl Course<'_> {
     /// Decides what comes after a failed attempt, and waits if that is part of it.
     async fn recover(&mut self, failure: Failure) -> Result<Next, Error> {
         let error = &failure.error;
-        self.may_be_applied |= self.intent.kind.is_write() && error.outcome() == Outcome::Unknown;
+        if self.intent.kind.is_write() && error.outcome() == Outcome::Unknown {
+            let since = *self.unknown_since.get_or_insert_with(Instant::now);
+            if since.elapsed() > REMEMBERED_FOR {
+                return Err(self.failed(failure));
+            }
+        }
         if may_have_moved(error) {
             self.router.refresher.trigger(None);
         }
@@ -481,7 +490,7 @@ impl Course<'_> {
             error,
         } = failure;
         let (kind, _) = retry::advise(self.intent.kind, &error);
-        let outcome = match (self.intent.kind.is_write(), self.may_be_applied) {
+        let outcome = match (self.intent.kind.is_write(), self.unknown_since.is_some()) {
             (true, true) => Outcome::Unknown,
             (true, false) => error.outcome(),
             (false, _) => Outcome::NotApplied,
