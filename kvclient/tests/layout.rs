@@ -65,6 +65,8 @@ const ORDER: &[&str] = &[
     "request_ids",
     "router",
     "execute/attempt",
+    "execute/course",
+    "execute/recover",
     "execute/walk",
     "execute/steps",
     "execute",

@@ -1,11 +1,14 @@
 //! Carries out ops: one by one, or many at once.
 //!
-//! A [`Walk`] is the whole life of one op: it takes its decisions from `plan` and `policy`; the order of events is all
-//! that is decided there. `steps` lets many of them leave together.
+//! A [`Walk`] is the whole life of one op: it makes attempts (`course`) and recovers from those that fail (`recover`).
+//! Decisions are taken in `plan` and `policy`; the order of events is all that is decided here. `steps` lets many ops
+//! leave together.
 //!
 //! Cancel safety: an op may be dropped at any await. If its write was sent, it may be applied.
 
 mod attempt;
+mod course;
+mod recover;
 mod steps;
 mod walk;
 
