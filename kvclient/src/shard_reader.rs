@@ -67,6 +67,8 @@ pub(crate) struct ShardReader {
     deadline: Option<Instant>,
     /// When the first attempt failed since it brought something whole: pieces that lead nowhere are no progress.
     failing_since: Option<Instant>,
+    /// Whether a node of this round failed in a way that passes by itself.
+    may_pass: bool,
     /// Since the last piece.
     attempts: u32,
     backoff: Backoff,
@@ -98,6 +100,7 @@ impl ShardReader {
             opened: Instant::now(),
             deadline: None,
             failing_since: None,
+            may_pass: false,
             attempts: 0,
             asked: Asked::Session(None),
             told: None,
@@ -237,10 +240,14 @@ impl ShardReader {
         match advice {
             Advice::Stop => Err(self.failed(error)),
             Advice::Wait(at_least) => self.pause(at_least, error).await,
-            Advice::NextTarget | Advice::Replan => self.go_on(error).await,
-            Advice::OtherTarget => match self.next_node() {
-                true => self.check_time(error),
-                false => Err(self.failed(error)),
+            Advice::NextTarget | Advice::Replan => {
+                self.may_pass = true;
+                self.go_on(error).await
+            }
+            Advice::OtherTarget => match (self.next_node(), self.may_pass) {
+                (true, _) => self.check_time(error),
+                (false, true) => self.pause(Duration::ZERO, error).await,
+                (false, false) => Err(self.failed(error)),
             },
         }
     }
@@ -274,6 +281,7 @@ impl ShardReader {
         self.body = None;
         self.node = None;
         self.plan = None;
+        self.may_pass = false;
         Ok(())
     }
 

@@ -485,3 +485,21 @@ async fn answers_that_lead_nowhere_use_up_the_time() {
     let error = ended.expect("an end").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
+
+/// A damaged copy ended a scan at once, though the sound one was only away for a moment.
+#[tokio::test]
+async fn a_sound_copy_that_is_away_for_a_moment_is_waited_for() {
+    let cluster = Cluster::start(1, 1).await;
+    let entries = entries();
+    let shards = serve(&cluster, &entries, usize::MAX);
+    let damaged = |_: &_| refusal(ErrorCode::Damaged);
+    cluster.primary(0).script_streams(damaged);
+    let (shard, asked) = (shards[0].clone(), AtomicUsize::new(0));
+    let away = move |request: &_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0..3 => StreamReply::Break,
+        _ => shard.answer(request),
+    };
+    cluster.replica(0, 0).script_streams(away);
+    let found = all(cluster.client().scan("")).await.unwrap();
+    assert_eq!(keys(&found), expected(&entries, b""));
+}
