@@ -14,7 +14,10 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    attempt::Outcome,
+    error::{Error, ErrorKind, Result},
+};
 
 /// A runtime on its own thread, which ends when this is dropped.
 pub(super) struct Runtime {
@@ -60,7 +63,9 @@ impl Runtime {
         });
         receiver.recv().map_err(|_| {
             let gone = "the client's thread has ended";
-            Error::new(ErrorKind::Unavailable, "run").with_source(gone)
+            let failed = Error::new(ErrorKind::Unavailable, "run").with_source(gone);
+            // How far the op came nobody can say.
+            failed.with_outcome(Outcome::Unknown)
         })
     }
 }

@@ -35,6 +35,14 @@ impl Failure {
         Self::Usage(format!("{}: {error}", path.display()))
     }
 
+    /// The same, met only after the op was done.
+    pub(crate) fn afterwards(self) -> Self {
+        match self {
+            Self::Usage(text) => Self::Local(text),
+            other => other,
+        }
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Wrong,

@@ -72,8 +72,8 @@ async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
     let ran = command(cli, &connected, out).await;
     let history = connected.history().unwrap_or_default();
     history.lines().for_each(|line| out.note(line));
-    // Of two failures the first is the one to tell.
-    let saved = connected.save_session();
+    // Of two failures the first is the one to tell. The second is no wrong usage: what was asked for is done.
+    let saved = connected.save_session().map_err(Failure::afterwards);
     ran.and_then(|exit| saved.map(|()| exit))
 }
 
