@@ -38,7 +38,7 @@ pub(super) struct Course<'a> {
     pub(super) backoff: Backoff,
     /// The identity of a write, for as long as its caller waits.
     pub(super) id: Option<HeldId<'a>>,
-    /// When an attempt of a write ended first that may have been applied.
+    /// When the first attempt of a write began that may have been applied.
     pub(super) unknown_since: Option<Instant>,
     /// Whether an attempt since the plan began failed in a way that passes by itself.
     pub(super) may_pass: bool,

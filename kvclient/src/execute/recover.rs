@@ -37,7 +37,7 @@ impl Course<'_> {
     pub(super) async fn recover(&mut self, failure: Failure) -> Result<Next, Error> {
         let error = &failure.error;
         if self.intent.kind.is_write() && error.outcome() == Outcome::Unknown {
-            let since = *self.unknown_since.get_or_insert_with(Instant::now);
+            let since = *self.unknown_since.get_or_insert(failure.ticket.began());
             if since.elapsed() > REMEMBERED_FOR {
                 return Err(self.failed(failure));
             }
