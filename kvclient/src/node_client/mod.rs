@@ -215,21 +215,10 @@ impl NodeClient {
         count: usize,
         timeout: Duration,
     ) -> Result<BatchAnswer, AttemptError> {
-        let mut request = self.request(Method::POST, address, route::BATCH)?;
-        let frames = HeaderValue::from_static(content_type::FRAMES);
-        request.headers_mut().insert(CONTENT_TYPE, frames);
-        *request.body_mut() = Some(Body::from(body));
-        let answer = self.exchange(request, timeout, BATCH_ANSWER_BYTES).await?;
-        if answer.status != 200 {
-            return Err(answer.refusal());
-        }
+        let (answer, results) = self
+            .post_ops(address, route::BATCH, body, count, timeout)
+            .await?;
         let map_version = answer.header(header::MAP_VERSION).map(str::to_owned);
-        let results = batch::decode_results(answer.body)
-            .map_err(|error| AttemptError::Undecodable(error.to_string()))?;
-        if results.len() != count {
-            let problem = format!("{} results for {count} ops", results.len());
-            return Err(AttemptError::Undecodable(problem));
-        }
         Ok(BatchAnswer {
             results,
             map_version,
@@ -268,20 +257,10 @@ impl NodeClient {
         timeout: Duration,
     ) -> Result<OpResult, AttemptError> {
         let uri = format!("{}?atomic", route::BATCH);
-        let mut request = self.request(Method::POST, address, &uri)?;
-        let frames = HeaderValue::from_static(content_type::FRAMES);
-        request.headers_mut().insert(CONTENT_TYPE, frames);
-        *request.body_mut() = Some(Body::from(batch::encode_ops(ops.iter())));
-        let answer = self.exchange(request, timeout, BATCH_ANSWER_BYTES).await?;
-        if answer.status != 200 {
-            return Err(answer.refusal());
-        }
-        let results = batch::decode_results(answer.body.clone())
-            .map_err(|error| AttemptError::Undecodable(error.to_string()))?;
-        if results.len() != ops.len() {
-            let problem = format!("{} results for {} ops", results.len(), ops.len());
-            return Err(AttemptError::Undecodable(problem));
-        }
+        let body = batch::encode_ops(ops.iter());
+        let (answer, results) = self
+            .post_ops(address, &uri, body, ops.len(), timeout)
+            .await?;
         Ok(OpResult {
             status: 200,
             applied: Some(Applied::Yes),
@@ -614,6 +593,32 @@ impl NodeClient {
         let limit_bytes = MAX_VALUE_BYTES_CEILING + SLACK_BYTES;
         let answer = self.exchange(request, timeout, limit_bytes).await?;
         Ok(answer.into_result(&op.action))
+    }
+
+    /// Sends a body of `count` ops: the answer, and one result per op.
+    async fn post_ops(
+        &self,
+        address: &Address,
+        uri: &str,
+        body: Vec<u8>,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<(Answer, Vec<OpResult>), AttemptError> {
+        let mut request = self.request(Method::POST, address, uri)?;
+        let frames = HeaderValue::from_static(content_type::FRAMES);
+        request.headers_mut().insert(CONTENT_TYPE, frames);
+        *request.body_mut() = Some(Body::from(body));
+        let answer = self.exchange(request, timeout, BATCH_ANSWER_BYTES).await?;
+        if answer.status != 200 {
+            return Err(answer.refusal());
+        }
+        let results = batch::decode_results(answer.body.clone())
+            .map_err(|error| AttemptError::Undecodable(error.to_string()))?;
+        if results.len() != count {
+            let problem = format!("{} results for {count} ops", results.len());
+            return Err(AttemptError::Undecodable(problem));
+        }
+        Ok((answer, results))
     }
 
     fn request(
