@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "shard_map/toml",
     "wire/bytes",
     "wire/error",
+    "wire/line",
     "wire/query",
     "wire/redirect",
     "wire",
@@ -91,7 +92,6 @@ const ORDER: &[&str] = &[
 const TOOL: &[&str] = &[
     "exit",
     "text",
-    "json",
     "failure",
     "out",
     "stop",

@@ -10,6 +10,7 @@
 pub mod batch;
 pub mod bytes;
 pub mod error;
+pub mod line;
 pub mod log;
 pub mod pull;
 pub mod query;

@@ -22,13 +22,14 @@ use kvclient::{
     wire::{
         MAX_BATCH_OPS,
         batch::{Ack, Action, Condition, Op, OpResult, RequestId, Terms},
+        line::Line,
         query::parse_duration_ms,
     },
 };
 use serde::Deserialize;
 
 use super::request::{ACK_FORM, REQUEST_ID_FORM, parse_ack, parse_request_id};
-use crate::json::{Line, bytes_of};
+use crate::json::bytes_of;
 
 /// Characters of what is wrong that a message repeats.
 const QUOTED_CHARS: usize = 300;

@@ -22,6 +22,7 @@ use kvclient::{
         content_type,
         error::ErrorCode,
         header,
+        line::Line,
         query::Query,
         scan::{
             DEFAULT_SCAN_LIMIT, MAX_SCAN_LIMIT, ScanEnd, ScanEntry, after_key, encode_start,
@@ -32,7 +33,6 @@ use kvclient::{
 
 use super::{answer, request, request::BadRequest};
 use crate::{
-    json::Line,
     service::{Service, own_shard, read_failed},
     storage::Storage,
     store::{Entry, ScanContent, ScanLimits, ScanPage, ScanRange},

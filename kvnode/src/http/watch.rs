@@ -40,6 +40,7 @@ use kvclient::{
         content_type,
         error::ErrorCode,
         header,
+        line::Line,
         log::{Effect, Frame, Record},
         query::Query,
     },
@@ -48,7 +49,6 @@ use tokio::{sync::watch::Receiver, time::Instant};
 
 use super::{answer, request, request::BadRequest};
 use crate::{
-    json::Line,
     log::{Log, ReadFrames},
     service::Service,
     storage::Storage,

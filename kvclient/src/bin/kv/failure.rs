@@ -4,9 +4,9 @@
 
 use std::{error::Error as _, io, path::Path};
 
-use kvclient::{ErrorKind, Outcome, attempt::AttemptError};
+use kvclient::{ErrorKind, Outcome, attempt::AttemptError, wire::line::Line};
 
-use crate::{exit::Exit, json::Line};
+use crate::exit::Exit;
 
 /// Why a command failed.
 #[derive(Debug)]

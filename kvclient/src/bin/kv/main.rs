@@ -8,7 +8,6 @@ mod connect;
 mod entries;
 mod exit;
 mod failure;
-mod json;
 mod map;
 mod nodes_say;
 mod out;

@@ -5,9 +5,10 @@
 
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 
+use kvclient::wire::line::Line;
+
 use crate::{
     failure::Failure,
-    json::Line,
     text::{escape_into, harmless, is_plain_text},
 };
 

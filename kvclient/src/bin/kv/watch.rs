@@ -10,14 +10,13 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use kvclient::{Change, Client, Event, Watch};
+use kvclient::{Change, Client, Event, Watch, wire::line::Line};
 
 use crate::{
     args::{From, WatchArgs},
     connect::Connected,
     exit::Exit,
     failure::Failure,
-    json::Line,
     out::{Format, Out},
     stop::stopped,
     text::KeyFormat,

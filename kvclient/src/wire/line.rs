@@ -1,17 +1,19 @@
-//! Objects on one line each. Bytes are text where they are UTF-8, else base64 under a name that says so, as nodes do it.
+//! Objects on one line each: how nodes and the tool `kv` write lines of JSON. Bytes are text where they are UTF-8, else
+//! base64 under a name that says so.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
-/// Writes one object on one line, its fields in the order given.
-pub(crate) struct Line<'a> {
+/// Writes one object on one line, its fields in the order given, and no copy of them on the way.
+#[derive(Debug)]
+pub struct Line<'a> {
     out: &'a mut Vec<u8>,
     separator: u8,
 }
 
 impl<'a> Line<'a> {
-    /// Begins an object behind what is in `out`. It has at least one field.
-    pub(crate) fn begin(out: &'a mut Vec<u8>) -> Self {
+    /// Begins an object behind what is in `out`.
+    pub fn begin(out: &'a mut Vec<u8>) -> Self {
         Self {
             out,
             separator: b'{',
@@ -19,7 +21,7 @@ impl<'a> Line<'a> {
     }
 
     /// Adds bytes: `name` with text, or `name_b64`. The name needs no escaping.
-    pub(crate) fn bytes(self, name: &str, bytes: &[u8]) -> Self {
+    pub fn bytes(self, name: &str, bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
             Ok(text) => self.named(name, "").value(text),
             Err(_) => self.named(name, "_b64").value(&STANDARD.encode(bytes)),
@@ -27,12 +29,12 @@ impl<'a> Line<'a> {
     }
 
     /// Adds a field. The name needs no escaping.
-    pub(crate) fn field(self, name: &str, value: impl Serialize) -> Self {
+    pub fn field(self, name: &str, value: impl Serialize) -> Self {
         self.named(name, "").value(&value)
     }
 
     /// Adds a field if there is a value.
-    pub(crate) fn optional(self, name: &str, value: Option<impl Serialize>) -> Self {
+    pub fn optional(self, name: &str, value: Option<impl Serialize>) -> Self {
         match value {
             Some(value) => self.field(name, value),
             None => self,
@@ -40,7 +42,10 @@ impl<'a> Line<'a> {
     }
 
     /// Ends object and line.
-    pub(crate) fn end(self) {
+    pub fn end(self) {
+        if self.separator == b'{' {
+            self.out.push(b'{');
+        }
         self.out.extend_from_slice(b"}\n");
     }
 
@@ -65,17 +70,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_as_text_and_the_rest_as_base64() {
+    fn lines_keep_the_order_of_their_fields() {
         let mut out = Vec::new();
         Line::begin(&mut out)
-            .bytes("key", b"a\"")
+            .bytes("key", b"a\"\n")
             .bytes("value", b"\xff")
-            .optional("ttl_ms", Some(3))
-            .optional("shard", None::<u8>)
+            .optional("ttl_ms", Some(5))
+            .optional("never", None::<u64>)
+            .field("none", None::<u64>)
             .end();
-        assert_eq!(
-            out,
-            b"{\"key\":\"a\\\"\",\"value_b64\":\"/w==\",\"ttl_ms\":3}\n"
-        );
+        Line::begin(&mut out).end();
+        let expected =
+            "{\"key\":\"a\\\"\\n\",\"value_b64\":\"/w==\",\"ttl_ms\":5,\"none\":null}\n{}\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }
