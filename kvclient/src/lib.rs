@@ -109,6 +109,8 @@
 
 pub mod attempt;
 pub mod error;
+#[doc(hidden)]
+pub mod faults;
 pub mod key;
 pub mod node_client;
 pub mod policy;

@@ -12,6 +12,7 @@ use std::{
 /// All modules, each below everything it uses. `lib.rs` re-exports and stands outside.
 const ORDER: &[&str] = &[
     // Pure half: no HTTP library, no runtime.
+    "faults",
     "key",
     "slot",
     "position",

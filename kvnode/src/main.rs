@@ -103,6 +103,9 @@ async fn serve(config: NodeConfig) -> ExitCode {
             "--insecure-no-auth: whoever reaches this node can read and change everything"
         );
     }
+    if let Some(faults) = kvclient::faults::asked() {
+        tracing::warn!(faults, "faults for tests: this node keeps no promises");
+    }
     // Before the node starts: a signal that comes meanwhile must not kill it half-way.
     let signals = (
         signal(SignalKind::terminate()),

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use kvclient::{
+    faults::{self, Guarantee},
     position::{Epoch, Position},
     wire::{
         MAX_BATCH_OPS,
@@ -249,7 +250,11 @@ impl Committer {
 
     /// Commits what the group holds and sends all answers that wait for it.
     pub(super) fn close(&mut self, group: &mut Group) -> Result<Option<Refusal>, Failed> {
+        if faults::is_off(Guarantee::AnswerAfterSync) {
+            group.answer(None);
+        }
         let refusal = self.commit_records(group)?;
+        faults::point("commit.before_answer");
         group.answer(refusal.as_ref());
         Ok(refusal)
     }

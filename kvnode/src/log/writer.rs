@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kvclient::wire::log::{Frame, Link};
+use kvclient::{
+    faults,
+    wire::log::{Frame, Link},
+};
 
 use super::{
     error::LogError,
@@ -140,8 +143,11 @@ impl LogWriter {
             [one] => one.bytes.clone(),
             several => joined(several),
         };
+        faults::point("log.before_write");
         self.segment.write(self.end.at, &bytes)?;
+        faults::point("log.before_sync");
         self.segment.sync()?;
+        faults::point("log.after_sync");
         self.end = self.segment.appended(self.end, run);
         Ok(())
     }

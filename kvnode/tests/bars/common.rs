@@ -1,4 +1,4 @@
-//! What the bars share: the form they run in, and clients that go by a map of the test's own.
+//! What the bars share: clients that go by a map of the test's own.
 
 use kvclient::{ClientBuilder, shard_map::toml};
 
@@ -6,11 +6,6 @@ use crate::support::cluster::{Cluster, map_text};
 
 /// Higher than any node's, so that clients keep the map that the test gives them.
 const MAP_VERSION: usize = 1_000;
-
-/// Whether the full forms run.
-pub(crate) fn bar() -> bool {
-    std::env::var_os("KV_BAR").is_some_and(|value| !value.is_empty() && value != "0")
-}
 
 /// Where all nodes are, in the order of the map.
 pub(crate) fn addresses(cluster: &Cluster) -> Vec<String> {

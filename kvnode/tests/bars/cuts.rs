@@ -23,8 +23,9 @@ use kvclient::{
 use tokio::task::JoinSet;
 
 use crate::{
-    common::{addresses, bar, builder},
+    common::{addresses, builder},
     support::{
+        bar,
         cluster::{Cluster, Node, Shape},
         eventually,
         link::Link,

@@ -13,9 +13,10 @@ use kvclient::{
 };
 
 use crate::{
-    common::{addresses, bar, builder},
+    common::{addresses, builder},
     readers::{Readers, Times, store_keys},
     support::{
+        bar,
         cluster::{Cluster, Shape},
         link::Link,
         seeded,

@@ -11,9 +11,10 @@ use std::{
 use kvclient::Client;
 
 use crate::{
-    common::{addresses, bar, builder},
+    common::{addresses, builder},
     readers::{Readers, Reads, stats_of, store_keys},
     support::{
+        bar,
         cluster::{Cluster, Node, Shape},
         eventually, seeded,
     },
@@ -36,6 +37,7 @@ const SHAPE: Shape = Shape {
     replicas: 1,
     linked: false,
     flags: &[],
+    faults: "",
 };
 
 /// A node that stands still until this is dropped.

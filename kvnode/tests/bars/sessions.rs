@@ -16,8 +16,9 @@ use kvclient::{Client, Consistency, Session, shard_map::Role};
 use tokio::task::JoinSet;
 
 use crate::{
-    common::{addresses, bar, builder},
+    common::{addresses, builder},
     support::{
+        bar,
         cluster::{Cluster, Shape},
         eventually, seeded,
     },
@@ -28,6 +29,7 @@ const SHAPE: Shape = Shape {
     replicas: 2,
     linked: true,
     flags: &[],
+    faults: "",
 };
 
 /// How long each piece of a primary's answer is held on its way to the replica.

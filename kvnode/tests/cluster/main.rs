@@ -15,4 +15,5 @@ mod redirect;
 mod replication;
 mod requests;
 mod start;
+#[allow(dead_code, reason = "shared with the fault tests, which use the rest")]
 mod support;

@@ -41,6 +41,8 @@ pub(crate) struct Shape {
     pub(crate) linked: bool,
     /// Flags of every node, after [`SMALL`].
     pub(crate) flags: &'static [&'static str],
+    /// What is switched off in every node, as `KV_FAULTS` says it; the binary needs the feature `faults`.
+    pub(crate) faults: &'static str,
 }
 
 impl Default for Shape {
@@ -50,6 +52,7 @@ impl Default for Shape {
             replicas: 0,
             linked: false,
             flags: &[],
+            faults: "",
         }
     }
 }
@@ -107,7 +110,9 @@ impl Cluster {
                 links.push(link);
             }
             let node = Node::new(dir.path(), &at.to_string(), port, &map);
-            nodes.push(node.with_flags(SMALL).with_flags(shape.flags));
+            let node = node.with_flags(SMALL).with_flags(shape.flags);
+            node.set_faults(shape.faults);
+            nodes.push(node);
         }
         Self {
             shape,
@@ -226,6 +231,10 @@ pub(crate) struct Node {
 
 #[derive(Default)]
 struct Process {
+    /// What the next start switches off.
+    faults: String,
+    /// The program that the next start goes through, with its arguments.
+    wrapper: Vec<String>,
     child: Option<Child>,
     ended: Option<ExitStatus>,
     /// Where the log of the current run begins.
@@ -265,6 +274,25 @@ impl Node {
         fs::write(&self.map, text).expect("a map file");
     }
 
+    /// Switches something off from the next start on, as `KV_FAULTS` says it; an empty text switches all on again.
+    pub(crate) fn set_faults(&self, faults: &str) {
+        faults.clone_into(&mut self.process().faults);
+    }
+
+    /// From the next start on the node is started by this command, which must become the node (`exec`): the process
+    /// id stays its own. None: as itself.
+    pub(crate) fn set_wrapper(&self, command: &[&str]) {
+        self.process().wrapper = command.iter().map(|part| (*part).to_owned()).collect();
+    }
+
+    /// The node's program: the one that `KV_NODE_BINARY` names, unless something is to be switched off in it.
+    pub(crate) fn binary(faults: &str) -> PathBuf {
+        let given = std::env::var_os("KV_NODE_BINARY").filter(|path| !path.is_empty());
+        given
+            .filter(|_| faults.is_empty())
+            .map_or_else(|| env!("CARGO_BIN_EXE_kvnode").into(), PathBuf::from)
+    }
+
     /// Starts the process with additional flags and does not wait for it.
     pub(crate) fn spawn(&self, extra: &[&str]) {
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
@@ -277,13 +305,22 @@ impl Node {
             .len()
             .try_into()
             .expect("small");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kvnode"));
+        let binary = Self::binary(&process.faults);
+        let mut command = match process.wrapper.split_first() {
+            None => Command::new(binary),
+            Some((wrapper, arguments)) => {
+                let mut command = Command::new(wrapper);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("KVNODE_") {
                 command.env_remove(name);
             }
         }
         command
+            .env("KV_FAULTS", &process.faults)
             .arg("--config")
             .arg(&self.map)
             .args(["--address", &self.address, "--data"])
@@ -481,7 +518,7 @@ impl Node {
 
     /// Runs `kvnode` with these arguments alone: exit code and what it printed.
     pub(crate) fn run(arguments: &[&str]) -> (i32, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_kvnode"))
+        let output = Command::new(Self::binary(""))
             .args(arguments)
             .output()
             .expect("kvnode runs");

@@ -99,7 +99,6 @@ impl Link {
     }
 
     /// Holds so many in a thousand of the answers for so long. An answer is a piece here: a small one.
-    #[allow(dead_code, reason = "only the bars need it")]
     pub(crate) fn delay_some(&self, permille: usize, delay: Duration) {
         let mut state = lock(&self.state);
         state.slow = Share { permille, due: 0 };
@@ -108,13 +107,11 @@ impl Link {
 
     /// From now on breaks the connections of so many in a thousand of the exchanges between request and answer: by
     /// turns as soon as the request has passed, and when its answer comes.
-    #[allow(dead_code, reason = "only the bars need it")]
     pub(crate) fn cut_answers(&self, permille: usize) {
         lock(&self.state).cutting = Share { permille, due: 0 };
     }
 
     /// How often [`Link::cut_answers`] has struck.
-    #[allow(dead_code, reason = "only the bars need it")]
     pub(crate) fn cuts(&self) -> usize {
         lock(&self.state).cuts
     }

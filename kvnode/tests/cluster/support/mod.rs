@@ -6,9 +6,13 @@ pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod oracle;
 pub(crate) mod ports;
+pub(crate) mod report;
 pub(crate) mod writers;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use kvclient::slot::{SLOT_COUNT, Slot};
 
@@ -32,12 +36,30 @@ pub(crate) async fn eventually<T>(reason: &str, mut check: impl AsyncFnMut() -> 
 
 /// A random generator whose seed is printed; `KV_SEED` repeats a run.
 pub(crate) fn seeded() -> fastrand::Rng {
-    let seed = std::env::var("KV_SEED").map_or_else(
-        |_| fastrand::u64(..),
-        |text| text.parse().expect("KV_SEED is a number"),
-    );
-    eprintln!("KV_SEED={seed}");
-    fastrand::Rng::with_seed(seed)
+    fastrand::Rng::with_seed(seed())
+}
+
+/// The seed of all random choices of this process.
+pub(crate) fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| {
+        let seed = std::env::var("KV_SEED").map_or_else(
+            |_| fastrand::u64(..),
+            |text| text.parse().expect("KV_SEED is a number"),
+        );
+        eprintln!("KV_SEED={seed}");
+        seed
+    })
+}
+
+/// Whether the full forms of the fault and speed bars run.
+pub(crate) fn bar() -> bool {
+    std::env::var_os("KV_BAR").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// A time in whole ms.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).expect("not that long")
 }
 
 /// Whether the long forms of tests run too.

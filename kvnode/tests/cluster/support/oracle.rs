@@ -17,6 +17,9 @@ use super::cluster::Node;
 /// Most keys read at once.
 const PAGE: usize = 500;
 
+/// Losses that are told one by one.
+const SHOWN: usize = 5;
+
 /// What a writer was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -38,6 +41,49 @@ pub(crate) struct Oracle {
 struct History {
     acked: Option<(Position, Bytes)>,
     unknown: Vec<Bytes>,
+}
+
+/// How writes ended, and what a node had of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Writes that were acknowledged.
+    pub(crate) acked: usize,
+    /// Keys whose newest acknowledged write is not there.
+    pub(crate) lost: usize,
+    /// Keys whose newest acknowledged write is there at another position than was told: done twice.
+    pub(crate) duplicated: usize,
+    /// Writes whose outcome was not told.
+    pub(crate) unknown: usize,
+    /// Of the keys with such writes behind the newest acknowledged one, those that show one.
+    pub(crate) unknown_applied: usize,
+}
+
+impl Verdict {
+    /// Adds what another shard or run came to.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.acked += other.acked;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.unknown += other.unknown;
+        self.unknown_applied += other.unknown_applied;
+    }
+
+    /// Fails unless nothing was lost and nothing done twice.
+    pub(crate) fn assert_whole(&self, what: &str) {
+        assert_eq!((self.lost, self.duplicated), (0, 0), "{what}: {self:?}");
+    }
+}
+
+/// What is to be said of one entry.
+#[derive(Debug, PartialEq, Eq)]
+enum Judgement {
+    /// The newest acknowledged write.
+    Acked,
+    /// One of unknown outcome behind it.
+    UnknownApplied,
+    /// The newest acknowledged value, at another position.
+    Duplicated,
+    Lost,
 }
 
 impl Oracle {
@@ -65,8 +111,43 @@ impl Oracle {
 
     /// Compares everything with what a node answers; what is wrong, a line each.
     pub(crate) async fn losses(&self, node: &Node) -> Vec<String> {
-        let keys: Vec<&Bytes> = self.keys.keys().collect();
         let mut losses = Vec::new();
+        for (key, found) in self.read_all(node).await {
+            if let Judgement::Lost | Judgement::Duplicated = self.judge(&key, &found) {
+                losses.push(self.describe(&key, &found));
+            }
+        }
+        losses
+    }
+
+    /// Compares everything with what a node answers, in numbers. The first losses are printed.
+    pub(crate) async fn verdict(&self, node: &Node) -> Verdict {
+        let mut verdict = Verdict {
+            acked: self.acked,
+            unknown: self.unknown,
+            ..Verdict::default()
+        };
+        for (key, found) in self.read_all(node).await {
+            match self.judge(&key, &found) {
+                Judgement::Acked => continue,
+                Judgement::UnknownApplied => {
+                    verdict.unknown_applied += 1;
+                    continue;
+                }
+                Judgement::Duplicated => verdict.duplicated += 1,
+                Judgement::Lost => verdict.lost += 1,
+            }
+            if verdict.lost + verdict.duplicated <= SHOWN {
+                eprintln!("{}", self.describe(&key, &found));
+            }
+        }
+        verdict
+    }
+
+    /// What a node answers for every key.
+    async fn read_all(&self, node: &Node) -> Vec<(Bytes, OpResult)> {
+        let keys: Vec<&Bytes> = self.keys.keys().collect();
+        let mut all = Vec::with_capacity(keys.len());
         for page in keys.chunks(PAGE) {
             let get = |key: &&Bytes| {
                 let key = Key::new(Bytes::clone(key)).expect("it was a key");
@@ -75,43 +156,52 @@ impl Oracle {
             let ops: Vec<Op> = page.iter().map(get).collect();
             let results = node.batch(&ops).await;
             assert_eq!(results.len(), page.len());
-            for (key, result) in page.iter().zip(results) {
-                losses.extend(self.judge(key, &result));
-            }
+            all.extend(page.iter().copied().cloned().zip(results));
         }
-        losses
+        all
     }
 
-    /// What is wrong with one entry, if anything.
-    fn judge(&self, key: &Bytes, found: &OpResult) -> Option<String> {
+    fn judge(&self, key: &Bytes, found: &OpResult) -> Judgement {
         let history = &self.keys[key];
         let at = found.etag.unwrap_or_default();
-        let is_right = match (&history.acked, &found.value, found.status) {
-            (None, None, 404) => true,
-            (Some((position, value)), Some(found), 200) if *position == at => value == found,
+        match (&history.acked, &found.value, found.status) {
+            (None, None, 404) => Judgement::Acked,
+            (Some((position, value)), Some(found), 200) if value == found => {
+                match *position == at {
+                    true => Judgement::Acked,
+                    false => Judgement::Duplicated,
+                }
+            }
             (acked, Some(found), 200) => {
                 let after = acked
                     .as_ref()
                     .map_or(Position::ZERO, |(position, _)| *position);
-                at > after && history.unknown.contains(found)
+                match at > after && history.unknown.contains(found) {
+                    true => Judgement::UnknownApplied,
+                    false => Judgement::Lost,
+                }
             }
-            _ => false,
-        };
+            _ => Judgement::Lost,
+        }
+    }
+
+    /// What was found of an entry, and what was acknowledged.
+    fn describe(&self, key: &Bytes, found: &OpResult) -> String {
         let shown = |value: &Bytes| {
             value
                 .slice(..value.len().min(40))
                 .escape_ascii()
                 .to_string()
         };
-        (!is_right).then(|| {
-            format!(
-                "{}: {} at {at} {:?}, but acknowledged was {:?}",
-                key.escape_ascii(),
-                found.status,
-                found.value.as_ref().map(shown),
-                history.acked.as_ref().map(|(at, value)| (at, shown(value)))
-            )
-        })
+        let acked = self.keys[key].acked.as_ref();
+        format!(
+            "{}: {} at {} {:?}, but acknowledged was {:?}",
+            key.escape_ascii(),
+            found.status,
+            found.etag.unwrap_or_default(),
+            found.value.as_ref().map(shown),
+            acked.map(|(at, value)| (at, shown(value)))
+        )
     }
 }
 
@@ -142,20 +232,32 @@ fn the_oracle_notices_every_kind_of_loss() {
         status: 404,
         ..OpResult::default()
     };
-    for (what, found, is_loss) in [
-        ("the newest acknowledged", found("b", second), false),
-        ("the unknown one after it", found("c", unknown), false),
-        ("absent", absent, true),
-        ("an older one", found("a", first), true),
-        ("the newest at an older position", found("b", first), true),
-        ("torn", found("", second), true),
-        ("nobody's", found("x", unknown), true),
-        ("the unknown one before it", found("c", first), true),
+    for (what, found, expected) in [
+        (
+            "the newest acknowledged",
+            found("b", second),
+            Judgement::Acked,
+        ),
+        (
+            "the unknown one after it",
+            found("c", unknown),
+            Judgement::UnknownApplied,
+        ),
+        ("absent", absent, Judgement::Lost),
+        ("an older one", found("a", first), Judgement::Lost),
+        (
+            "the newest at another position",
+            found("b", first),
+            Judgement::Duplicated,
+        ),
+        ("torn", found("", second), Judgement::Lost),
+        ("nobody's", found("x", unknown), Judgement::Lost),
+        (
+            "the unknown one before it",
+            found("c", first),
+            Judgement::Lost,
+        ),
     ] {
-        assert_eq!(
-            oracle.judge(&key.to_bytes(), &found).is_some(),
-            is_loss,
-            "{what}"
-        );
+        assert_eq!(oracle.judge(&key.to_bytes(), &found), expected, "{what}");
     }
 }

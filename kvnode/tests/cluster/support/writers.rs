@@ -3,9 +3,9 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 
 use super::{
     cluster::Cluster,
-    eventually, key_in,
+    eventually, key_in, millis,
     oracle::{Oracle, Outcome},
 };
 
@@ -32,6 +32,33 @@ pub(crate) struct Writers {
     tasks: JoinSet<(usize, Oracle)>,
     stop: Arc<AtomicBool>,
     acked: Arc<AtomicUsize>,
+    gap: Arc<Gap>,
+}
+
+/// The longest time in which nothing was acknowledged.
+#[derive(Debug)]
+struct Gap {
+    began: Instant,
+    /// When something last was, and the longest pause so far, in ms since `began`.
+    last_ms: AtomicU64,
+    longest_ms: AtomicU64,
+}
+
+impl Gap {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            last_ms: AtomicU64::new(0),
+            longest_ms: AtomicU64::new(0),
+        }
+    }
+
+    fn acknowledged(&self) {
+        let now = millis(self.began.elapsed());
+        let last = self.last_ms.fetch_max(now, Ordering::Relaxed);
+        self.longest_ms
+            .fetch_max(now.saturating_sub(last), Ordering::Relaxed);
+    }
 }
 
 /// What the writers of one run do.
@@ -52,6 +79,7 @@ impl Writers {
     pub(crate) fn start(cluster: &Cluster, load: Load) -> Self {
         let client = NodeClient::new(NodeClientOptions::default()).expect("a client");
         let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let gap = Arc::new(Gap::new());
         let shards = cluster.shape.shards;
         let mut tasks = JoinSet::new();
         for number in 0..load.writers {
@@ -65,6 +93,7 @@ impl Writers {
                 load,
                 oracle: Oracle::default(),
                 acked: Arc::clone(&acked),
+                gap: Arc::clone(&gap),
             };
             let stop = Arc::clone(&stop);
             tasks.spawn(async move {
@@ -76,13 +105,28 @@ impl Writers {
                 (shard, writer.oracle)
             });
         }
-        Self { tasks, stop, acked }
+        Self {
+            tasks,
+            stop,
+            acked,
+            gap,
+        }
+    }
+
+    /// Writes that are acknowledged so far.
+    pub(crate) fn acked(&self) -> usize {
+        self.acked.load(Ordering::Relaxed)
+    }
+
+    /// The longest time so far in which no write was acknowledged, by whatever shard, in ms.
+    pub(crate) fn longest_gap_ms(&self) -> u64 {
+        self.gap.longest_ms.load(Ordering::Relaxed)
     }
 
     /// Waits until so many writes are acknowledged.
     pub(crate) async fn wait_acked(&self, count: usize) {
         eventually(&format!("{count} writes are acknowledged"), async || {
-            (self.acked.load(Ordering::Relaxed) >= count).then_some(())
+            (self.acked() >= count).then_some(())
         })
         .await;
     }
@@ -104,6 +148,7 @@ struct Writer {
     load: Load,
     oracle: Oracle,
     acked: Arc<AtomicUsize>,
+    gap: Arc<Gap>,
 }
 
 impl Writer {
@@ -140,6 +185,7 @@ impl Writer {
         };
         if matches!(outcome, Outcome::Acked(_)) {
             self.acked.fetch_add(1, Ordering::Relaxed);
+            self.gap.acknowledged();
         }
         self.oracle.wrote(&op.key, value.clone(), outcome);
     }
