@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Proves everything that can be proved on this machine. Changes nothing in the tree but target/.
 #
-#   ./test.sh [--slow] [--bar]      --slow: also the long crash rounds (KV_SLOW=1)
-#                                   --bar: also the full forms of the fault and speed bars (KV_BAR=1), which
-#                                          want the machine for themselves for some minutes
+#   ./test.sh [--slow] [--bar [ROW...]]
+#
+#   --slow     also the long crash rounds (KV_SLOW=1)
+#   --bar      also the full forms of the fault and speed bars (KV_BAR=1), which want the machine for themselves for
+#              an hour and a half, and write reliability.json and the table in RELIABILITY.md
+#   --bar ROW  only the full forms of these rows of the table (A1 B6 ...), which replace what it said of them
 #
 # Needs bash, curl, coreutils, grep, sed, awk, cargo and a C compiler. What needs more runs where it is installed and is reported
 # as skipped, with the reason, where not. Tests and checks use cargo's dev profile; the node and the example
@@ -34,12 +37,13 @@ restarted=()
 scratch=$(mktemp -d)
 
 main() {
-    local argument bar=no
+    local argument bar=no rows=()
     for argument in "$@"; do
-        case $argument in
-        --slow) export KV_SLOW=1 ;;
-        --bar) bar=yes ;;
-        *) echo "test.sh: unknown argument $argument; known are --slow and --bar" >&2 && exit 2 ;;
+        case $bar,$argument in
+        *,--slow) export KV_SLOW=1 ;;
+        *,--bar) bar=yes ;;
+        yes,[A-Z]*[0-9]) rows+=("$argument") ;;
+        *) echo "test.sh: unknown argument $argument; known are --slow and --bar with names of rows" >&2 && exit 2 ;;
         esac
     done
     trap clean_up EXIT
@@ -49,7 +53,15 @@ main() {
     export no_proxy='*'
     export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
     local variable
-    for variable in ${!KVNODE_*} KV_MAP KV_NODE; do unset "$variable"; done
+    for variable in ${!KVNODE_*} KV_MAP KV_NODE KV_BAR KV_FAULTS KV_NODE_BINARY; do unset "$variable"; done
+    # Where rows of the fault bar say what came of them.
+    export KV_REPORT_DIR=$scratch/rows
+    if [ ${#rows[@]} != 0 ]; then
+        section "Build as users run it" check release_build
+        section "Fault and speed bars" bars "${rows[@]}"
+        summary
+        return
+    fi
 
     section "Format" check cargo fmt --all --check
     section "Lints" check cargo clippy --locked --workspace --all-targets --all-features --quiet -- -D warnings
@@ -128,13 +140,34 @@ tests() {
         cargo test --locked --workspace --all-features --lib --bins --tests --examples --no-fail-fast 2>&1 | tee "$log" || true
         count_results "$log"
     fi
+    skipped_rows
 }
 
-# One after the other, since they measure times; their figures are the lines that begin with "bar".
+# Rows of the fault bar that this machine cannot show: each has saved {"why":"..."}.
+skipped_rows() {
+    local file
+    for file in "$KV_REPORT_DIR"/*.skipped.json; do
+        [ -e "$file" ] || return 0
+        skip "row $(basename "$file" .skipped.json)" "$(sed 's/^{"why":"//; s/"}$//' "$file")"
+    done
+}
+
+# One after the other, since they measure times; their figures are the lines that begin with "bar". Nodes are the
+# release build, but for those in which a control run switches something off. Arguments are rows; none: all of them.
 bars() {
-    local log=$scratch/bars.log
-    KV_BAR=1 cargo test --locked --release -p kvnode --test bars -- --nocapture --test-threads=1 2>&1 | tee "$log" || true
+    local log=$scratch/bars.log row tests=() commit
+    for row in "$@"; do tests+=("${row,,}_"); done
+    commit=$(git rev-parse --short=9 HEAD 2>/dev/null || echo unknown)
+    [ -z "$(git status --porcelain 2>/dev/null)" ] || commit+=-changed
+    KV_BAR=1 cargo test --locked --release -p kvnode --test bars -- \
+        --nocapture --test-threads=1 ${tests[@]+"${tests[@]}"} 2>&1 | tee "$log" || true
+    KV_BAR=1 KV_NODE_BINARY=${CARGO_TARGET_DIR:-$root/target}/release/kvnode \
+        cargo test --locked -p kvnode --features faults --test faults -- \
+        --nocapture --test-threads=1 ${tests[@]+"${tests[@]}"} 2>&1 | tee --append "$log" || true
     count_results "$log"
+    skipped_rows
+    check env KV_COMMIT="$commit" cargo test --locked --quiet -p kvnode --features faults --test faults -- \
+        --ignored --exact table::write_the_report
 }
 
 doctests() {

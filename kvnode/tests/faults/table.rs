@@ -113,13 +113,13 @@ fn write_the_report() {
     fs::write(&page, format!("{head}{BEGIN}\n{table}{END}{tail}")).expect("RELIABILITY.md");
 }
 
-/// What this run saved of a row.
+/// What this run saved of a row. The short form's figures are not worth a line.
 fn gather(dir: &Path, id: &str, fault: &str, commit: &str) -> Option<Value> {
     let read = |kind: &str| -> Option<Value> {
         let text = fs::read_to_string(dir.join(format!("{id}.{kind}.json"))).ok()?;
         Some(serde_json::from_str(&text).expect("JSON"))
     };
-    let mut row = read("row")?;
+    let mut row = read("row").filter(|row| row["full"] == true)?;
     row["fault"] = json!(fault);
     row["commit"] = json!(commit);
     row["control"] = read("control").unwrap_or(Value::Null);
