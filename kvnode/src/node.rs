@@ -33,13 +33,14 @@ use crate::{
     http,
     marker::{Marker, Order, State},
     metrics::Metrics,
+    ownership::own_shard,
     readiness::Readiness,
     replication::{
         Progress, diverged,
         puller::Puller,
         reign::{self, Standing, Start},
     },
-    service::{Service, own_shard},
+    service::Service,
     storage::StorageError,
     sweeper,
 };

@@ -6,7 +6,7 @@
 
 use kvclient::{
     key::Key,
-    shard_map::{Address, Role, ShardMap},
+    shard_map::{Address, Role, Shard, ShardMap},
     slot::Slot,
 };
 
@@ -51,6 +51,11 @@ impl Place {
     }
 }
 
+/// The shard that a node belongs to.
+pub fn own_shard<'a>(map: &'a ShardMap, place: &Place) -> &'a Shard {
+    &map.shards()[place.shard]
+}
+
 /// Decides about one key.
 pub fn decide<'a>(key: &Key, access: Access, map: &'a ShardMap, me: &Place) -> Decision<'a> {
     let owner = map.shard_number(Slot::of(key));
@@ -64,7 +69,7 @@ pub fn decide<'a>(key: &Key, access: Access, map: &'a ShardMap, me: &Place) -> D
 
 #[cfg(test)]
 mod tests {
-    use kvclient::shard_map::{NodeEntry, Shard, even_slots};
+    use kvclient::shard_map::{NodeEntry, even_slots};
 
     use super::*;
 

@@ -15,7 +15,7 @@ use kvclient::{
     key::Key,
     node_client::NodeClient,
     position::{Epoch, Position},
-    shard_map::{Address, Role, Shard, ShardMap},
+    shard_map::{Address, Role, ShardMap},
     wire::{
         MAX_WAIT_MS,
         batch::{Action, Op, OpResult, Terms},
@@ -466,9 +466,4 @@ fn read_only(primary: &Address) -> OpResult {
     let mut refused = OpResult::refused(ErrorCode::ReadOnlyReplica, message, Some(Applied::No));
     refused.target = Some(primary.to_string());
     refused
-}
-
-/// The shard that a node belongs to.
-pub fn own_shard<'a>(map: &'a ShardMap, place: &Place) -> &'a Shard {
-    &map.shards()[place.shard]
 }

@@ -6,10 +6,7 @@ use futures_util::future::join_all;
 use kvclient::{position::Position, wire::route};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    service::{Service, own_shard},
-    storage::Storage,
-};
+use crate::{ownership::own_shard, service::Service, storage::Storage};
 
 /// How long another node has to tell its state.
 const ASK_FOR: Duration = Duration::from_millis(500);

@@ -16,7 +16,7 @@ use kvclient::{
 };
 
 use super::request::BadRequest;
-use crate::service::{Service, own_shard};
+use crate::{ownership::own_shard, service::Service};
 
 /// An answer with the headers that every answer about data carries.
 pub(super) fn data(status: u16, service: &Service) -> HttpResponseBuilder {

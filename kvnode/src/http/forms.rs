@@ -11,10 +11,7 @@ use kvclient::{
 };
 
 use super::{answer, guard, request, request::BadRequest};
-use crate::{
-    json::bytes_field,
-    service::{Service, own_shard},
-};
+use crate::{json::bytes_field, ownership::own_shard, service::Service};
 
 /// `/get?key=`: the value as it is.
 pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {

@@ -33,7 +33,8 @@ use kvclient::{
 
 use super::{answer, request, request::BadRequest};
 use crate::{
-    service::{Service, own_shard, read_failed},
+    ownership::own_shard,
+    service::{Service, read_failed},
     storage::Storage,
     store::{Entry, ScanContent, ScanLimits, ScanPage, ScanRange},
 };

@@ -30,8 +30,9 @@ use crate::{
     commit::AppendError,
     home::{Home, HomeError, OldGeneration},
     marker::State,
+    ownership::own_shard,
     readiness::Readiness,
-    service::{Service, own_shard},
+    service::Service,
     storage::{Storage, StorageError},
 };
 

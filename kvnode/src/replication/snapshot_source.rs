@@ -23,7 +23,8 @@ use tokio::{
 use crate::{
     clock::ShardClock,
     log::{Hold, ReadFrames},
-    service::{Service, own_shard},
+    ownership::own_shard,
+    service::Service,
     storage::Storage,
     store::{ScanContent, ScanLimits, ScanRange},
 };

@@ -19,7 +19,8 @@ use kvclient::{
 use super::handshake::{self, Own, Verdict};
 use crate::{
     log::{LogError, ReadFrames},
-    service::{Service, own_shard},
+    ownership::own_shard,
+    service::Service,
     storage::Storage,
 };
 
