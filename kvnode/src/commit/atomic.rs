@@ -93,7 +93,8 @@ impl Committer {
             };
             return Ok((answer, rests));
         }
-        let answer = match refuse_late(batch.deadline) {
+        let refusal = batch.refusal.as_deref().cloned();
+        let answer = match refusal.or_else(|| refuse_late(batch.deadline)) {
             Some(refusal) => Err(refusal),
             None => self.decide_new_batch(group, batch)?,
         };

@@ -21,6 +21,8 @@ pub struct WriteOp {
     /// After this moment it must not be begun.
     pub(super) deadline: Option<Instant>,
     pub(super) identity: Option<Identity>,
+    /// What to answer unless it was done before.
+    pub(super) refusal: Option<Box<OpResult>>,
 }
 
 impl WriteOp {
@@ -31,6 +33,15 @@ impl WriteOp {
             op,
             deadline,
             identity,
+            refusal: None,
+        }
+    }
+
+    /// With a refusal, it is not begun: only if it was done before, it is answered with what the first was.
+    pub fn refused_if_new(self, refusal: Option<OpResult>) -> Self {
+        Self {
+            refusal: refusal.map(Box::new),
+            ..self
         }
     }
 }
@@ -42,6 +53,8 @@ pub struct AtomicOps {
     /// After this moment they must not be begun.
     pub(super) deadline: Option<Instant>,
     pub(super) identity: Option<Identity>,
+    /// What to answer unless they were done before.
+    pub(super) refusal: Option<Box<OpResult>>,
 }
 
 /// One result per op, or why nothing was done.
@@ -55,6 +68,15 @@ impl AtomicOps {
             ops,
             deadline,
             identity,
+            refusal: None,
+        }
+    }
+
+    /// As [`WriteOp::refused_if_new`].
+    pub fn refused_if_new(self, refusal: Option<OpResult>) -> Self {
+        Self {
+            refusal: refusal.map(Box::new),
+            ..self
         }
     }
 }

@@ -85,7 +85,8 @@ impl Committer {
         if let Some((first, rests)) = repeat {
             return Ok((first.map_or_else(|refusal| refusal, first_result), rests));
         }
-        let result = match refuse_late(write.deadline) {
+        let refusal = write.refusal.as_deref().cloned();
+        let result = match refusal.or_else(|| refuse_late(write.deadline)) {
             Some(refusal) => refusal,
             None => self.decide_new(group, write)?,
         };

@@ -167,7 +167,14 @@ async fn a_repeat_of_a_batch_gets_the_whole_first_answer() {
     };
     let ops = || vec![get("a"), incr("a", 1), get("a"), incr("b", 2)];
     let first = ask(ops()).await.unwrap();
-    assert_eq!(ask(ops()).await, Ok(first));
+    assert_eq!(ask(ops()).await, Ok(first.clone()));
+    let too_few = OpResult::refused(ErrorCode::TooFewReplicas, "too few", Some(Applied::No));
+    let refused = |n| {
+        let batch = AtomicOps::new(ops(), Some(RequestId { n, ..id }), None);
+        commit.write_atomic(batch.refused_if_new(Some(too_few.clone())))
+    };
+    assert_eq!(refused(1).await, Ok(first), "it was done before");
+    assert_eq!(refused(2).await, Err(too_few.clone()), "it is new");
     let other = ask(vec![incr("a", 1)]).await.unwrap_err();
     assert_eq!(other.error_code(), Some(ErrorCode::RequestIdReused));
     let mut alone = incr("a", 1);

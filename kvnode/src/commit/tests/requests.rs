@@ -112,6 +112,28 @@ async fn a_repeat_is_answered_with_the_first_outcome() {
 }
 
 #[tokio::test]
+async fn what_is_refused_if_new_is_answered_if_it_was_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { commit, log, .. } = started(dir.path()).await;
+    let refusal = || {
+        let code = ErrorCode::TooFewReplicas;
+        Some(OpResult::refused(code, "too few", Some(Applied::No)))
+    };
+    let refused = |write: WriteOp| write.refused_if_new(refusal());
+    assert_eq!(Some(one(&commit, refused(incr(1, 1))).await), refusal());
+    let without_id = refused(op("counter", Action::Incr { delta: 1 }));
+    assert_eq!(Some(one(&commit, without_id).await), refusal());
+    assert_eq!(log.durable(), Position::new(1, 1), "nothing was written");
+
+    let first = one(&commit, incr(1, 1)).await;
+    assert_eq!(first.value.as_deref(), Some(&b"1"[..]), "the id is free");
+    assert_eq!(one(&commit, refused(incr(1, 1))).await, first);
+    let same_group = commit.write(vec![incr(2, 1), refused(incr(2, 1))]).await;
+    assert_eq!(same_group[0], same_group[1], "in one group");
+    assert_eq!(count(&commit).await, "2");
+}
+
+#[tokio::test]
 async fn another_op_under_a_known_id_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let Started { commit, .. } = started(dir.path()).await;
