@@ -3,17 +3,20 @@
 use std::time::Instant;
 
 use kvclient::{
+    position::Position,
     slot::Slot,
     wire::{
-        batch::{Op, OpResult, RequestId},
+        batch::{Op, OpResult, RequestId, Terms},
         error::{Applied, ErrorCode},
     },
 };
 
 use crate::{
+    acknowledge::Owed,
     commit::{AtomicAnswer, AtomicOps, named},
     ownership::Access,
-    service::{Service, deadline, turned_away},
+    pending::deadline,
+    service::{Service, turned_away},
 };
 
 /// Does all of a batch's ops in order, or none of them. Only the primary takes it, even if it writes nothing: what it
@@ -50,14 +53,47 @@ pub async fn execute(service: &Service, ops: Vec<Op>, id: Option<RequestId>) -> 
             return Err(named(at, op, refusal));
         }
     }
+    let owed = owed(service, &ops, arrived);
+    let refusal = owed.and_then(|owed| service.acknowledge().refuse(owed.ack));
     let until = ops
         .iter()
         .filter_map(|op| deadline(&op.terms, arrived))
         .min();
-    storage
-        .commit
-        .write_atomic(AtomicOps::new(ops, id, until))
-        .await
+    let batch = AtomicOps::new(ops, id, until).refused_if_new(refusal);
+    let mut answer = storage.commit.write_atomic(batch).await;
+    let Some(owed) = owed else {
+        return answer;
+    };
+    if let Some(position) = last_position(&answer) {
+        let reached = service
+            .acknowledge()
+            .reached(&storage.commit, owed, position);
+        answer = reached.await.and(answer);
+    }
+    if let Err(refusal) = &answer {
+        service.metrics.saw_ack(refusal);
+    }
+    answer
+}
+
+/// What the answer waits for: the strongest of what its ops ask for, and no longer than the least patient of them.
+fn owed(service: &Service, ops: &[Op], arrived: Instant) -> Option<Owed> {
+    let writes = || ops.iter().filter(|op| op.action.is_write());
+    let acks = writes().filter_map(|op| op.terms.ack);
+    let terms = Terms {
+        ack: service.acknowledge().strongest(acks),
+        wait_ms: writes().filter_map(|op| op.terms.wait_ms).min(),
+        time_left_ms: ops.iter().filter_map(|op| op.terms.time_left_ms).min(),
+        ..Terms::default()
+    };
+    Owed::of(&terms, arrived)
+}
+
+/// Position of the last of its ops that wrote anything.
+fn last_position(answer: &AtomicAnswer) -> Option<Position> {
+    let results = answer.iter().flatten();
+    let written = results.filter(|result| result.applied == Some(Applied::Yes));
+    written.filter_map(|result| result.position).max()
 }
 
 /// The refusal of keys of several slots.

@@ -2,6 +2,7 @@
 //!
 //! [`node::start`] runs one from a [`config::NodeConfig`]; the program `kvnode` is arguments and signals around it.
 
+pub mod acknowledge;
 pub mod atomic;
 pub mod clock;
 pub mod commit;
@@ -18,6 +19,7 @@ pub mod metrics;
 pub mod node;
 pub mod offline;
 pub mod ownership;
+pub mod pending;
 pub mod readiness;
 pub mod reload;
 pub mod replication;

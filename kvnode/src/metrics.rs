@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use kvclient::wire::{batch::OpResult, error::ErrorCode};
+
 use crate::in_flight::InFlight;
 
 /// What a node counts.
@@ -19,6 +21,10 @@ pub struct Metrics {
     expired: AtomicU64,
     /// Watches that are open.
     watches: AtomicUsize,
+    /// Writes that did not reach enough replicas in time.
+    ack_timeouts: AtomicU64,
+    /// Writes refused since too few replicas were connected.
+    too_few_replicas: AtomicU64,
 }
 
 impl Metrics {
@@ -61,6 +67,26 @@ impl Metrics {
     /// Entries deleted because their time had come.
     pub fn expired(&self) -> u64 {
         self.expired.load(Ordering::Relaxed)
+    }
+
+    /// A write that had to reach replicas is answered.
+    pub fn saw_ack(&self, result: &OpResult) {
+        let counter = match result.error_code() {
+            Some(ErrorCode::AckTimeout) => &self.ack_timeouts,
+            Some(ErrorCode::TooFewReplicas) => &self.too_few_replicas,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes that did not reach enough replicas in time.
+    pub fn ack_timeouts(&self) -> u64 {
+        self.ack_timeouts.load(Ordering::Relaxed)
+    }
+
+    /// Writes refused since too few replicas were connected.
+    pub fn too_few_replicas(&self) -> u64 {
+        self.too_few_replicas.load(Ordering::Relaxed)
     }
 
     /// A watch was opened.

@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +22,7 @@ use kvclient::{
     position::Epoch,
     shard_map::{Address, Role},
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -47,6 +48,10 @@ use crate::{
 
 /// Longest time for running requests to finish. Longer than the longest wait of a request (5 s).
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Longest time for replicas to acknowledge what was written when the node begins to stop: replicas that keep up need
+/// some milliseconds.
+const ACK_GRACE: Duration = Duration::from_millis(500);
 
 /// Idle connections are closed after this; clients close theirs after 20 s, so that they never race.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -138,6 +143,7 @@ pub async fn start_on(
         started: Instant::now(),
         started_at: SystemTime::now(),
         stopping: CancellationToken::new(),
+        no_more_acks: CancellationToken::new(),
         client: NodeClient::new(NodeClientOptions::default())?,
         fences: fence_sender,
         config,
@@ -345,6 +351,16 @@ impl RunningNode {
         }
     }
 
+    /// Lets running requests finish. Writes that wait for replicas wait no longer than a moment: replicas find no way
+    /// here any more.
+    async fn drain(&self) {
+        let mut drained = pin!(self.http.stop(true));
+        if timeout(ACK_GRACE, &mut drained).await.is_err() {
+            self.service.no_more_acks.cancel();
+            drained.await;
+        }
+    }
+
     /// Stops everything in order. The data is synced and closed when it returns.
     ///
     /// # Errors
@@ -352,10 +368,7 @@ impl RunningNode {
     pub async fn stop(mut self) -> Result<(), String> {
         self.service.begin_stop();
         tracing::info!("stops: waits for running requests");
-        if tokio::time::timeout(DRAIN, self.http.stop(true))
-            .await
-            .is_err()
-        {
+        if timeout(DRAIN, self.drain()).await.is_err() {
             tracing::warn!("some requests did not finish in time; their connections are closed");
             self.http.stop(false).await;
         }

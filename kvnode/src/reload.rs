@@ -15,6 +15,8 @@ impl Service {
         check(&self.map.load(), &map, &self.config.address)?;
         let identity = map.identity().to_owned();
         self.map.store(Arc::new(map));
+        // Who counts as a replica may have changed.
+        self.progress.wake_waiting();
         Ok(identity)
     }
 }

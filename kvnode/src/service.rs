@@ -26,11 +26,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    acknowledge::Acknowledge,
     clock::ShardClock,
-    commit::{MAX_ANSWER_BYTES, WriteOp, read_result},
+    commit::{MAX_ANSWER_BYTES, read_result},
     config::NodeConfig,
     metrics::Metrics,
     ownership::{self, Access, Decision, Place},
+    pending::PendingWrites,
     readiness::{MapConflict, Readiness},
     replication::progress::Progress,
     storage::Storage,
@@ -66,6 +68,8 @@ pub struct Service {
     pub started_at: SystemTime,
     /// Ends what would otherwise never end, such as a watch, when the node begins to stop.
     pub stopping: CancellationToken,
+    /// Ends the waits of writes for replicas, a moment after the node began to stop.
+    pub no_more_acks: CancellationToken,
     /// How this node asks others.
     pub client: NodeClient,
     /// Where a newer reign is told; the node remembers it and ends its own.
@@ -134,11 +138,11 @@ impl Service {
             let result = match refusal {
                 Some(refusal) => refusal,
                 None if is_write => {
-                    writes.push(index, op, arrived);
+                    writes.push(index, op, arrived, self.acknowledge());
                     OpResult::default()
                 }
                 None => {
-                    writes.flush(storage, &mut results).await;
+                    writes.flush(&storage.commit, &mut results).await;
                     let result = self.read(storage, &op, arrived).await;
                     answer_bytes += result.value.as_ref().map_or(0, Bytes::len);
                     // The first value always fits: no single one is that large.
@@ -151,9 +155,22 @@ impl Service {
             results.push(result);
         }
         if let Some(storage) = &storage {
-            writes.flush(storage, &mut results).await;
+            writes.flush(&storage.commit, &mut results).await;
+            let settled = writes.settle(&storage.commit, self.acknowledge(), &mut results);
+            settled.await;
         }
         results
+    }
+
+    /// What decides whether a write has reached enough replicas.
+    pub fn acknowledge(&self) -> Acknowledge<'_> {
+        Acknowledge {
+            map: &self.map,
+            place: self.place(),
+            progress: &self.progress,
+            no_more: &self.no_more_acks,
+            metrics: &self.metrics,
+        }
     }
 
     /// Says whether the node serves from now on; true if that is a change. That it is damaged, or stops, stays.
@@ -222,6 +239,7 @@ impl Service {
         if let Some(storage) = &*self.storage.load() {
             storage.commit.end_reign();
         }
+        self.progress.wake_waiting();
         self.set_readiness(Readiness::NotReady(format!(
             "a replica knows of epoch {newer}, newer than this node's: another node was made the primary. If this \
              one is to take writes again, start it with --promote"
@@ -242,10 +260,6 @@ impl Service {
     pub fn refuse_write(&self, op: &Op) -> Option<OpResult> {
         let refuse =
             |code, message: String| Some(OpResult::refused(code, message, Some(Applied::No)));
-        if op.terms.ack.is_some() {
-            let message = "Kv-Ack beyond primary is not in this version; nothing was written";
-            return refuse(ErrorCode::NotImplemented, message.into());
-        }
         match &op.action {
             Action::Put { value, .. } if value.len() > self.config.sizes.max_value_bytes => refuse(
                 ErrorCode::TooLarge,
@@ -297,6 +311,11 @@ impl Service {
         terms: &Terms,
         arrived: Instant,
     ) -> Result<(), OpResult> {
+        if terms.ack.is_some() {
+            // Ignored, it would seem to promise that what is read cannot be lost.
+            let message = "Kv-Ack goes with writes: a read waits for nobody's sync";
+            return Err(OpResult::refused(ErrorCode::BadParameter, message, None));
+        }
         match &**self.readiness.load() {
             Readiness::Diverged(why) => {
                 return Err(OpResult::refused(
@@ -346,37 +365,6 @@ impl Service {
             format!("this replica's lag is {lag}, more than the {limit} ms allowed"),
         ))
     }
-}
-
-/// Writes of one request that wait to be queued together.
-#[derive(Default)]
-struct PendingWrites {
-    at: Vec<usize>,
-    ops: Vec<WriteOp>,
-}
-
-impl PendingWrites {
-    fn push(&mut self, index: usize, op: Op, arrived: Instant) {
-        let deadline = deadline(&op.terms, arrived);
-        self.at.push(index);
-        self.ops.push(WriteOp::new(op, deadline));
-    }
-
-    async fn flush(&mut self, storage: &Storage, results: &mut [OpResult]) {
-        if self.ops.is_empty() {
-            return;
-        }
-        let answers = storage.commit.write(std::mem::take(&mut self.ops)).await;
-        for (at, answer) in self.at.drain(..).zip(answers) {
-            results[at] = answer;
-        }
-    }
-}
-
-/// When the caller of an op that came at `arrived` stops waiting.
-pub fn deadline(terms: &Terms, arrived: Instant) -> Option<Instant> {
-    let left = terms.time_left_ms?;
-    Some(arrived + Duration::from_millis(left.into()))
 }
 
 /// Waits until a node holds a position, but not longer than to `until`.

@@ -1,12 +1,15 @@
 //! What a node says of itself: `/status`, read by people, by `/cluster/status`, and by a primary that starts.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use kvclient::{position::Position, wire::route};
 use serde::{Deserialize, Serialize};
 
-use crate::{ownership::own_shard, service::Service, storage::Storage};
+use crate::{ownership::own_shard, replication::acks, service::Service, storage::Storage};
 
 /// How long another node has to tell its state.
 const ASK_FOR: Duration = Duration::from_millis(500);
@@ -60,7 +63,7 @@ pub struct NodeStatus {
     pub log_bytes: u64,
     /// Stored entries found damaged since start.
     pub damaged: u64,
-    /// Replicas that pull from this primary.
+    /// Replicas of the map that pulled from this primary since it started.
     pub replicas: Vec<ReplicaStatus>,
     /// Seconds since start.
     pub uptime_seconds: u64,
@@ -81,6 +84,9 @@ pub struct ReplicaStatus {
     pub durable: String,
     /// Milliseconds since its last pull.
     pub last_pull_ms: u64,
+    /// Whether that is lately enough for a write to wait for it.
+    #[serde(default)]
+    pub connected: bool,
 }
 
 /// What the storage in force says; nothing if there is none.
@@ -130,15 +136,18 @@ impl Service {
             .as_deref()
             .map(StorageStatus::of)
             .unwrap_or_default();
+        let now = Instant::now();
         let replicas = self
             .progress
             .replicas()
             .into_iter()
+            .filter(|(_, replica)| acks::is_replica(shard, &replica.address))
             .map(|(node_id, replica)| ReplicaStatus {
                 address: replica.address.to_string(),
                 node_id: format!("{node_id:016x}"),
                 durable: replica.durable.to_string(),
                 last_pull_ms: u64::try_from(replica.seen.elapsed().as_millis()).unwrap_or(u64::MAX),
+                connected: replica.is_connected(now),
             });
         let is_primary = self.role() == kvclient::shard_map::Role::Primary;
         NodeStatus {

@@ -75,7 +75,10 @@ const ORDER: &[&str] = &[
     "storage",
     // What handlers and tasks see.
     "replication/handshake",
+    "replication/acks",
     "replication/progress",
+    "acknowledge",
+    "pending",
     "service",
     "atomic",
     "status",

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use kvclient::wire::{
     MAX_BATCH_BYTES,
-    batch::{Op, RequestId, decode_ops, encode_results},
+    batch::{Ack, Op, RequestId, decode_ops, encode_results},
     content_type,
     error::ErrorCode,
     header,
@@ -60,6 +60,8 @@ struct Asked {
     whole: Whole,
     /// `Kv-Request-Id`, for an atomic batch.
     id: Option<RequestId>,
+    /// `Kv-Ack`, for writes that do not say it themselves.
+    ack: Option<Ack>,
 }
 
 /// How ops and results are written.
@@ -121,14 +123,15 @@ impl Asked {
             form: Form::of(request)?,
             whole,
             id,
+            ack: request::ack(request)?,
         })
     }
 
     /// The ops, and the request id of an atomic batch.
     fn ops(&self, body: Bytes) -> Result<(Vec<Op>, Option<RequestId>), BadRequest> {
         let ops = match self.form {
-            Form::Frames => decode_ops(body).map_err(malformed)?,
-            Form::Lines => decode_lines(&body).map_err(malformed)?,
+            Form::Frames => with_ack(decode_ops(body).map_err(malformed)?, self.ack),
+            Form::Lines => decode_lines(&body, self.ack).map_err(malformed)?,
         };
         let id = match self.whole {
             Whole::No => None,
@@ -155,6 +158,14 @@ fn one_id(header: Option<RequestId>, ops: &[Op]) -> Result<Option<RequestId>, Ba
         ))),
         (header, first) => Ok(header.or(first)),
     }
+}
+
+/// Gives an ack to the writes that have none.
+fn with_ack(mut ops: Vec<Op>, ack: Option<Ack>) -> Vec<Op> {
+    for op in ops.iter_mut().filter(|op| op.action.is_write()) {
+        op.terms.ack = op.terms.ack.or(ack);
+    }
+    ops
 }
 
 fn malformed(problem: impl std::fmt::Display) -> BadRequest {

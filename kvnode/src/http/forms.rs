@@ -36,7 +36,7 @@ pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> Ht
 
 /// `/set?key=&value=&ttl=`: stores a value.
 pub(super) async fn set(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
-    let op = guard::check_get_write(&request, &service).and_then(|()| {
+    let op = check(&request, &service).and_then(|()| {
         let (key, query) = request::key_parameter(&request, &["key", "value", "ttl"])?;
         let Some(value) = query.bytes("value") else {
             return Err(BadRequest::new(
@@ -59,11 +59,21 @@ pub(super) async fn set(request: HttpRequest, service: web::Data<Service>) -> Ht
 
 /// `/delete?key=`: removes a key.
 pub(super) async fn delete(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
-    let op = guard::check_get_write(&request, &service).and_then(|()| {
+    let op = check(&request, &service).and_then(|()| {
         let (key, _) = request::key_parameter(&request, &["key"])?;
         Ok(Op::new(key, Action::Delete))
     });
     write(&request, op, "deleted", &service).await
+}
+
+/// Whether such a write may be sent, and asks for no promise that these forms do not make.
+fn check(request: &HttpRequest, service: &Service) -> Result<(), BadRequest> {
+    guard::check_get_write(request, service)?;
+    if request::ack(request)?.is_none() {
+        return Ok(());
+    }
+    let message = "Kv-Ack does not go with /set and /delete; use PUT and DELETE /kv/{key}. Nothing was written";
+    Err(BadRequest::new(ErrorCode::BadParameter, message))
 }
 
 async fn write(

@@ -60,7 +60,7 @@ struct OpLine {
 ///
 /// # Errors
 /// What is malformed and on which line, for a person; nothing may be done then.
-pub(super) fn decode_lines(body: &[u8]) -> Result<Vec<Op>, String> {
+pub(super) fn decode_lines(body: &[u8], ack: Option<Ack>) -> Result<Vec<Op>, String> {
     let body = body.strip_suffix(b"\n").unwrap_or(body);
     if body.is_empty() {
         return Ok(Vec::new());
@@ -74,12 +74,12 @@ pub(super) fn decode_lines(body: &[u8]) -> Result<Vec<Op>, String> {
     body.split(|&byte| byte == b'\n')
         .enumerate()
         .map(|(at, line)| {
-            decode_line(line).map_err(|problem| format!("line {}: {problem}", at + 1))
+            decode_line(line, ack).map_err(|problem| format!("line {}: {problem}", at + 1))
         })
         .collect()
 }
 
-fn decode_line(line: &[u8]) -> Result<Op, String> {
+fn decode_line(line: &[u8], ack: Option<Ack>) -> Result<Op, String> {
     if line.trim_ascii().is_empty() {
         return Err("it is empty; one op stands on each line".into());
     }
@@ -91,8 +91,12 @@ fn decode_line(line: &[u8]) -> Result<Op, String> {
     let key = bytes_of("key", line.key.take(), line.key_b64.take())?;
     let key = key.ok_or("the field key (or key_b64) is missing")?;
     let key = Key::new(key).map_err(|error| error.to_string())?;
-    let terms = line.terms()?;
+    let says_ack = line.ack.is_some();
+    let mut terms = line.terms()?;
     let action = line.action()?;
+    if !says_ack && action.is_write() {
+        terms.ack = ack;
+    }
     Ok(Op { key, action, terms })
 }
 
@@ -271,7 +275,7 @@ mod tests {
     use super::*;
 
     fn one(line: &str) -> Result<Op, String> {
-        decode_lines(line.as_bytes()).map(|mut ops| ops.remove(0))
+        decode_lines(line.as_bytes(), None).map(|mut ops| ops.remove(0))
     }
 
     fn action(line: &str) -> Action {
@@ -432,12 +436,31 @@ mod tests {
             (r#"{"op":"get","key":"k","wait_ms":-5}"#, "expected u32"),
         ] {
             let body = format!("{good}\n{bad}\n{good}\n");
-            let problem = decode_lines(body.as_bytes()).unwrap_err();
+            let problem = decode_lines(body.as_bytes(), None).unwrap_err();
             assert!(problem.starts_with("line 2: "), "{bad}: {problem}");
             assert!(problem.contains(part), "{bad}: {problem}");
         }
         let not_text = b"{\"op\":\"get\",\"key\":\"\xff\"}";
-        assert!(decode_lines(not_text).unwrap_err().starts_with("line 1: "));
+        assert!(
+            decode_lines(not_text, None)
+                .unwrap_err()
+                .starts_with("line 1: ")
+        );
+    }
+
+    #[test]
+    fn the_ack_of_the_request_is_for_writes_that_say_none() {
+        let body = r#"{"op":"put","key":"a","value":""}
+{"op":"delete","key":"a","ack":1}
+{"op":"incr","key":"a","delta":1,"ack":"primary"}
+{"op":"get","key":"a"}"#;
+        let acks = |of_request| -> Vec<Option<Ack>> {
+            let ops = decode_lines(body.as_bytes(), of_request).unwrap();
+            ops.into_iter().map(|op| op.terms.ack).collect()
+        };
+        let one = Some(Ack::Replicas(1));
+        assert_eq!(acks(Some(Ack::All)), [Some(Ack::All), one, None, None]);
+        assert_eq!(acks(None), [None, one, None, None]);
     }
 
     /// A value in a field of another kind came back in the message, escaped twice: up to 160 MiB for a batch of 16.
@@ -469,7 +492,9 @@ mod tests {
             (format!("{line}\n").repeat(1_000), Some(1_000)),
             (format!("{line}\n").repeat(1_001), None),
         ] {
-            let found = decode_lines(body.as_bytes()).ok().map(|ops| ops.len());
+            let found = decode_lines(body.as_bytes(), None)
+                .ok()
+                .map(|ops| ops.len());
             assert_eq!(found, count, "{} bytes", body.len());
         }
     }

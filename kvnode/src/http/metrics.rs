@@ -8,7 +8,7 @@ use std::{
     fmt::{self, Debug},
     fs,
     sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use actix_web::{HttpResponse, web};
@@ -85,6 +85,18 @@ fn requests(registry: &mut Registry, service: &Service) {
     let (batches, ops) = metrics.batches();
     counter(registry, "batches", "Batches taken", batches);
     counter(registry, "batch_ops", "Ops in batches", ops);
+    counter(
+        registry,
+        "ack_timeouts",
+        "Writes that did not reach enough replicas in time",
+        metrics.ack_timeouts(),
+    );
+    counter(
+        registry,
+        "too_few_replicas",
+        "Writes refused since too few replicas were connected",
+        metrics.too_few_replicas(),
+    );
     gauge(
         registry,
         "in_flight_body_bytes",
@@ -126,7 +138,9 @@ fn replication(registry: &mut Registry, service: &Service) {
             records,
         );
     }
-    let replicas = service.progress.replicas();
+    let now = Instant::now();
+    let mut replicas = service.progress.replicas();
+    replicas.retain(|(_, replica)| replica.is_connected(now));
     gauge(
         registry,
         "replicas_connected",

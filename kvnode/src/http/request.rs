@@ -108,7 +108,7 @@ pub(super) fn terms(request: &HttpRequest) -> Result<Terms, BadRequest> {
     Ok(Terms {
         condition: condition(request)?,
         request_id: request_id(request)?,
-        ack: parsed(request, header::ACK, ACK_FORM, parse_ack)?.flatten(),
+        ack: ack(request)?,
         min_position: parsed(
             request,
             header::MIN_POSITION,
@@ -154,6 +154,11 @@ pub(super) fn request_id(request: &HttpRequest) -> Result<Option<RequestId>, Bad
         REQUEST_ID_FORM,
         parse_request_id,
     )
+}
+
+/// `Kv-Ack`; `None` for the primary.
+pub(super) fn ack(request: &HttpRequest) -> Result<Option<Ack>, BadRequest> {
+    Ok(parsed(request, header::ACK, ACK_FORM, parse_ack)?.flatten())
 }
 
 /// `<uuid>.<n>` or `<uuid>.<n>;floor=<m>`; the uuid with or without dashes.

@@ -13,6 +13,7 @@
 //! `replica.durable <= primary.durable` across nodes, since only durable frames leave a primary. A replica's log is
 //! a prefix of its primary's, byte for byte; what is not is never truncated but set aside for a person.
 
+pub mod acks;
 pub mod diverged;
 pub mod handshake;
 pub mod progress;

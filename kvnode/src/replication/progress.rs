@@ -5,24 +5,25 @@
 //! while the primary is paused or cut off, which is what a reader wants to know.
 
 use std::{
-    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use kvclient::{
     position::{Epoch, Position},
     shard_map::Address,
 };
+use tokio::sync::watch;
 
-/// A replica counts as connected if its last pull is younger than this.
-const CONNECTED: Duration = Duration::from_secs(5);
+use super::acks::{Acked, ReplicaProgress, Replicas};
 
 /// Progress of this node and, on a primary, of its replicas.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Std mutex: held for a few loads and stores, never over an await.
     inner: Mutex<Inner>,
+    /// What replicas have synced, for writes that wait for it; changed under the lock of `inner`.
+    acked: watch::Sender<Acked>,
 }
 
 #[derive(Debug, Default)]
@@ -31,18 +32,7 @@ struct Inner {
     primary_durable: Position,
     largest_epoch: Epoch,
     trouble: Option<String>,
-    replicas: HashMap<u64, ReplicaProgress>,
-}
-
-/// A replica as its primary sees it.
-#[derive(Debug, Clone)]
-pub struct ReplicaProgress {
-    /// Its address in the map.
-    pub address: Address,
-    /// What it has synced.
-    pub durable: Position,
-    /// Its last pull.
-    pub seen: Instant,
+    replicas: Replicas,
 }
 
 impl Progress {
@@ -97,32 +87,42 @@ impl Progress {
 
     /// A replica has pulled and so acknowledged everything up to `durable`.
     pub fn saw_replica(&self, node_id: u64, address: Address, durable: Position) {
-        let progress = ReplicaProgress {
+        let replica = ReplicaProgress {
             address,
             durable,
             seen: Instant::now(),
         };
-        self.lock().replicas.insert(node_id, progress);
+        let mut inner = self.lock();
+        inner.replicas.saw(node_id, replica);
+        let acked = inner.replicas.acked();
+        // Most pulls of an idle shard say nothing new: nobody is woken for them.
+        self.acked.send_if_modified(|known| {
+            let is_new = *known != acked;
+            *known = acked;
+            is_new
+        });
     }
 
-    /// The replicas that pulled lately, by node id.
+    /// The replicas that pulled since this node started, by node id.
     pub fn replicas(&self) -> Vec<(u64, ReplicaProgress)> {
-        let mut inner = self.lock();
-        inner
-            .replicas
-            .retain(|_, replica| replica.seen.elapsed() < CONNECTED);
-        let mut replicas: Vec<_> = inner
-            .replicas
-            .iter()
-            .map(|(id, replica)| (*id, replica.clone()))
-            .collect();
-        replicas.sort_by(|(_, a), (_, b)| a.address.cmp(&b.address));
-        replicas
+        self.lock().replicas.list()
+    }
+
+    /// What replicas have synced, now and whenever it changes.
+    pub fn subscribe_acked(&self) -> watch::Receiver<Acked> {
+        self.acked.subscribe()
+    }
+
+    /// Has those who wait for replicas look again: something else that they go by has changed.
+    pub fn wake_waiting(&self) {
+        self.acked.send_modify(|_| ());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -138,6 +138,29 @@ mod tests {
         assert!(progress.lag_ms().expect("level once") < 50_000);
         progress.saw_primary(Position::new(1, 9));
         assert_eq!(progress.lag_records(Position::new(1, 4)), Some(5));
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_what_is_new() {
+        let progress = Progress::default();
+        let mut acked = progress.subscribe_acked();
+        let pull = |seq| {
+            let address = "h:1".parse().expect("address");
+            progress.saw_replica(1, address, Position::new(1, seq));
+        };
+        let mut is_woken = || {
+            let changed = acked.has_changed().expect("the sender is there");
+            acked.mark_unchanged();
+            changed
+        };
+        pull(1);
+        assert!(is_woken(), "the first pull");
+        pull(1);
+        assert!(!is_woken(), "a pull that says nothing new");
+        pull(2);
+        assert!(is_woken(), "a pull that says more");
+        progress.wake_waiting();
+        assert!(is_woken(), "something else");
     }
 
     #[test]

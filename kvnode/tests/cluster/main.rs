@@ -4,9 +4,11 @@
 //! directory, waits on conditions, and leaves no process behind. `KV_SLOW=1` runs the long forms too; `KV_SEED`
 //! repeats the random choices of a run.
 
+mod ack;
 mod atomic;
 mod changes;
 mod crash;
+mod forged;
 mod keys;
 mod limits;
 mod lines;

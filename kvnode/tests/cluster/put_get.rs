@@ -678,13 +678,14 @@ async fn a_batch_for_several_shards_names_the_others_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promises_that_this_version_does_not_make_are_refused() {
+async fn promises_that_cannot_be_kept_are_refused() {
     let cluster = one_node().await;
     let node = cluster.primary(0);
     for (name, value, status) in [
         ("kv-ack", "primary", 204),
-        ("kv-ack", "1", 501),
-        ("kv-ack", "majority", 501),
+        ("kv-ack", "1", 503),
+        ("kv-ack", "majority", 204),
+        ("kv-ack", "all", 204),
         ("kv-ack", "most", 400),
         ("kv-request-id", "7", 400),
     ] {

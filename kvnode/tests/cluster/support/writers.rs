@@ -15,7 +15,7 @@ use kvclient::{
     node_client::{NodeClient, NodeClientOptions},
     shard_map::Address,
     wire::{
-        batch::{Action, Op, OpResult},
+        batch::{Ack, Action, Op, OpResult},
         error::Applied,
     },
 };
@@ -77,6 +77,11 @@ pub(crate) struct Load {
 impl Writers {
     /// Starts them.
     pub(crate) fn start(cluster: &Cluster, load: Load) -> Self {
+        Self::start_with_ack(cluster, load, None)
+    }
+
+    /// Starts them; each of their writes is acknowledged by others than the primary too.
+    pub(crate) fn start_with_ack(cluster: &Cluster, load: Load, ack: Option<Ack>) -> Self {
         let client = NodeClient::new(NodeClientOptions::default()).expect("a client");
         let (stop, acked) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let gap = Arc::new(Gap::new());
@@ -91,6 +96,7 @@ impl Writers {
                     .map(|key| key_in(shard, shards, &format!("r{}w{number}k{key}:", load.run)))
                     .collect(),
                 load,
+                ack,
                 oracle: Oracle::default(),
                 acked: Arc::clone(&acked),
                 gap: Arc::clone(&gap),
@@ -146,6 +152,7 @@ struct Writer {
     primary: Address,
     keys: Vec<String>,
     load: Load,
+    ack: Option<Ack>,
     oracle: Oracle,
     acked: Arc<AtomicUsize>,
     gap: Arc<Gap>,
@@ -157,7 +164,9 @@ impl Writer {
         for n in 0..self.load.batch {
             let number = round * self.load.batch + n;
             let key = &self.keys[number % self.keys.len()];
-            ops.push(put(key, number, self.load.value_bytes));
+            let mut op = put(key, number, self.load.value_bytes);
+            op.terms.ack = self.ack;
+            ops.push(op);
         }
         let answer = self
             .client
