@@ -15,7 +15,7 @@ use crate::{
     slot::Slot,
     wire::{
         MAX_BATCH_OPS,
-        batch::{Action, Op, OpResult, decode_results},
+        batch::{Ack, Action, Op, OpResult, decode_results},
     },
 };
 
@@ -26,7 +26,7 @@ use crate::{
 /// ```no_run
 /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
 /// use std::time::Duration;
-/// use kvclient::PutOptions;
+/// use kvclient::{Ack, PutOptions};
 ///
 /// let day = Duration::from_secs(86_400);
 /// kv.atomic()
@@ -38,6 +38,7 @@ use crate::{
 ///     .persist("{cart:5}:state")
 ///     .delete("{cart:5}:coupon")
 ///     .timeout(Duration::from_secs(1))
+///     .ack(Ack::Replicas(1)) // on two disks, all of it
 ///     .commit()
 ///     .await?;
 /// # Ok(())
@@ -51,6 +52,7 @@ pub struct AtomicBatch {
     /// The first op that cannot be done as written.
     mistake: Option<Arc<Error>>,
     timeout: Option<Duration>,
+    ack: Option<Option<Ack>>,
 }
 
 /// What became of one op of an atomic batch.
@@ -101,6 +103,7 @@ impl Client {
             ops: Vec::new(),
             mistake: None,
             timeout: None,
+            ack: None,
         }
     }
 }
@@ -166,6 +169,13 @@ impl AtomicBatch {
         self
     }
 
+    /// Who must have synced the batch before it is answered; `None`: the primary alone. It waits as a whole, for the
+    /// strongest of this and what its ops ask for. Default: what the client was built with, by default the primary.
+    pub fn ack(mut self, ack: impl Into<Option<Ack>>) -> Self {
+        self.ack = Some(ack.into());
+        self
+    }
+
     /// Does all ops, in their order: one result per op. No reader sees some of them done and others not. Without ops
     /// nobody is asked.
     ///
@@ -221,7 +231,8 @@ impl AtomicBatch {
             return Err(invalid(problem));
         }
         let ops: Arc<[Op]> = self.ops.into();
-        let intent = self.client.intent(&first, self.timeout).atomic(ops.clone());
+        let intent = self.client.intent(&first, self.timeout);
+        let intent = intent.acked_by(self.ack).atomic(ops.clone());
         let result = self.client.router().run(intent, first).await?;
         let results = decode_results(result.value.unwrap_or_default());
         let results = results.map_err(|error| unreadable("atomic batch", &error.to_string()))?;

@@ -18,6 +18,7 @@ use crate::{
     router::Router,
     routes::Origin,
     shard_map::{Address, AddressError, ShardMap, toml},
+    wire::batch::Ack,
 };
 
 impl Client {
@@ -98,7 +99,7 @@ impl Client {
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use kvclient::{ClientBuilder, Consistency, node_client::NodeClientOptions, policy::StickyByKey};
+/// use kvclient::{Ack, ClientBuilder, Consistency, node_client::NodeClientOptions, policy::StickyByKey};
 ///
 /// # let text = "[[shards]]\nname = \"all\"\nidx = 0\naddress = \"localhost:8080\"\n";
 /// # let map = kvclient::shard_map::toml::parse(text, "sharding.toml").expect("a map");
@@ -114,6 +115,7 @@ impl Client {
 ///     .read_policy(StickyByKey)
 ///     .zone("eu-1a")
 ///     .without_hedging()
+///     .ack(Ack::Majority) // of each write, unless it says otherwise
 ///     .without_request_ids() // a write that may have been applied is not sent again
 ///     .pauses(Duration::from_millis(10), Duration::from_millis(200))
 ///     .refresh_interval(Duration::from_secs(5))
@@ -296,6 +298,14 @@ impl ClientBuilder {
     /// [`Outcome::Unknown`](crate::Outcome::Unknown).
     pub fn without_request_ids(mut self) -> Self {
         self.options.identity = Identity::Omitted;
+        self
+    }
+
+    /// Who must have synced a write that does not say. Default: the primary (`None`), that is one disk: the fastest, and
+    /// the only one that no replica's absence can stop. What a write is worth is known to the program that makes it; see
+    /// [`Client::with_ack`] and [`PutOptions::ack`](crate::PutOptions::ack).
+    pub fn ack(mut self, ack: impl Into<Option<Ack>>) -> Self {
+        self.options.ack = ack.into();
         self
     }
 

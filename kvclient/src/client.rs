@@ -30,7 +30,7 @@ use crate::{
     slot::Slot,
     stats::Stats,
     watch::Watch,
-    wire::batch::{Action, Op, OpResult},
+    wire::batch::{Ack, Action, Op, OpResult},
 };
 
 /// A smart router over all nodes of a cluster.
@@ -63,11 +63,14 @@ pub struct Client {
     router: Arc<Router>,
     session: SharedSession,
     history: Option<CallHistory>,
+    /// Who must have synced a write that does not say.
+    ack: Option<Ack>,
 }
 
 impl Client {
     pub(crate) fn new(router: Router) -> Self {
         Self {
+            ack: router.options.ack,
             router: Arc::new(router),
             session: SharedSession::default(),
             history: None,
@@ -185,7 +188,7 @@ impl Client {
         options: PutOptions,
     ) -> Result<Written> {
         let op = put_op(key.as_ref(), value.into(), &options)?;
-        written(self.run(op, options.timeout).await?)
+        written(self.run(op, options.timeout, options.ack).await?)
     }
 
     /// Removes a key; says whether it was there.
@@ -235,7 +238,7 @@ impl Client {
         options: DeleteOptions,
     ) -> Result<Option<Written>> {
         let op = delete_op(key.as_ref(), &options)?;
-        written_if_there(self.run(op, options.timeout).await?)
+        written_if_there(self.run(op, options.timeout, options.ack).await?)
     }
 
     /// Adds to a counter, in one step on the node, and returns its new value. An absent key counts as 0; the expiry
@@ -258,7 +261,7 @@ impl Client {
     /// It may be added, now or later.
     pub async fn incr(&self, key: impl AsRef<[u8]>, delta: i64) -> Result<i64> {
         let key = checked(key.as_ref(), "incr")?;
-        let result = self.run(Op::new(key, Action::Incr { delta }), None).await?;
+        let result = self.change(Op::new(key, Action::Incr { delta })).await?;
         counter(&result)
     }
 
@@ -284,9 +287,7 @@ impl Client {
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
         let key = checked(key.as_ref(), "touch")?;
         let ttl_ms = ttl_ms("touch", ttl)?;
-        let result = self
-            .run(Op::new(key, Action::Expire { ttl_ms }), None)
-            .await?;
+        let result = self.change(Op::new(key, Action::Expire { ttl_ms })).await?;
         Ok(result.status != 404)
     }
 
@@ -312,7 +313,7 @@ impl Client {
     /// The expiry may be removed, now or later.
     pub async fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = checked(key.as_ref(), "persist")?;
-        let result = self.run(Op::new(key, Action::Persist), None).await?;
+        let result = self.change(Op::new(key, Action::Persist)).await?;
         Ok(result.status != 404)
     }
 
@@ -510,6 +511,33 @@ impl Client {
         }
     }
 
+    /// A client like this one whose writes wait for others than the primary too, but for those that say otherwise:
+    /// counters, [`Self::touch`], [`Self::update`] and whatever else has no options of its own. `None`: for the primary
+    /// alone. Shares this client's session and connections.
+    ///
+    /// With too few replicas there, a write is tried again until its time is over and then fails as "not applied", the
+    /// source naming those that are away. A write that reached the primary and not enough replicas is
+    /// [`Outcome::Unknown`](crate::Outcome::Unknown), after its repeats under its request id: readers see it, and the
+    /// replicas may have it yet.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use kvclient::{Ack, PutOptions};
+    ///
+    /// let safe = kv.with_ack(Ack::Majority);
+    /// safe.incr("account:7", -30).await?; // the primary's disk may be lost now: the shard's other nodes have it
+    /// kv.put_with("order:12", "3 pears", PutOptions::new().ack(Ack::Replicas(1))).await?; // this write alone
+    /// safe.put_with("seen:7", "today", PutOptions::new().ack(None)).await?; // not worth the wait
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_ack(&self, ack: impl Into<Option<Ack>>) -> Self {
+        Self {
+            ack: ack.into(),
+            ..self.clone()
+        }
+    }
+
     /// What this client and its clones have done so far, by node.
     pub fn stats(&self) -> Stats {
         self.router.stats()
@@ -526,14 +554,26 @@ impl Client {
         self.router.run(intent, op).await
     }
 
-    async fn run(&self, op: Op, timeout: Option<Duration>) -> Result<OpResult> {
-        self.router.run(self.intent(&op, timeout), op).await
+    async fn run(
+        &self,
+        op: Op,
+        timeout: Option<Duration>,
+        ack: Option<Option<Ack>>,
+    ) -> Result<OpResult> {
+        let intent = self.intent(&op, timeout).acked_by(ack);
+        self.router.run(intent, op).await
+    }
+
+    /// A write that has no terms of its own.
+    async fn change(&self, op: Op) -> Result<OpResult> {
+        self.run(op, None, None).await
     }
 
     pub(crate) fn intent(&self, op: &Op, timeout: Option<Duration>) -> Intent<'_> {
         let scope = Scope {
             session: &self.session,
             history: self.history.as_ref(),
+            ack: self.ack,
             options: &self.router.options,
         };
         Intent::new(op, timeout, scope)

@@ -99,6 +99,7 @@ pub(crate) fn put_op(key: &[u8], value: Bytes, options: &PutOptions) -> Result<O
     let ttl_ms = options.ttl.map(|ttl| ttl_ms("put", ttl)).transpose()?;
     let mut op = Op::new(checked(key, "put")?, Action::Put { value, ttl_ms });
     op.terms.condition = options.condition;
+    op.terms.ack = options.ack.flatten();
     Ok(op)
 }
 
@@ -106,6 +107,7 @@ pub(crate) fn put_op(key: &[u8], value: Bytes, options: &PutOptions) -> Result<O
 pub(crate) fn delete_op(key: &[u8], options: &DeleteOptions) -> Result<Op> {
     let mut op = Op::new(checked(key, "delete")?, Action::Delete);
     op.terms.condition = options.condition;
+    op.terms.ack = options.ack.flatten();
     Ok(op)
 }
 

@@ -347,12 +347,11 @@ fn classify_refusal(refusal: &Refusal) -> (ErrorKind, Advice) {
         | Code::Diverged
         | Code::ForeignHistory
         | Code::StaleEpoch => (ErrorKind::Unavailable, Advice::NextTarget),
-        Code::TooManyRequests | Code::Overloaded | Code::TooFewReplicas => {
+        // The node is well; replicas are away, or late.
+        Code::TooManyRequests | Code::Overloaded | Code::TooFewReplicas | Code::AckTimeout => {
             (ErrorKind::Unavailable, Advice::Wait(BUSY))
         }
-        Code::DeadlineExceeded | Code::AckTimeout | Code::RequestIdExpired => {
-            (ErrorKind::Unavailable, Advice::Stop)
-        }
+        Code::DeadlineExceeded | Code::RequestIdExpired => (ErrorKind::Unavailable, Advice::Stop),
         // Another node has a copy of its own.
         Code::Damaged => (ErrorKind::Corrupt, Advice::OtherTarget),
         Code::NoSpace => (ErrorKind::Full, Advice::Stop),

@@ -23,12 +23,15 @@ use crate::{
     slot::Slot,
     wire::{
         MAX_WAIT_MS,
-        batch::{Action, Op, OpResult, RequestId},
+        batch::{Ack, Action, Op, OpResult, RequestId},
     },
 };
 
 /// Longest deadline: far enough to mean "for ever", near enough to be a point in time.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// Time for an answer to arrive, once a node has waited for replicas long enough.
+const ANSWER_TIME: Duration = Duration::from_millis(250);
 
 /// A session that ops of several tasks advance. Std lock: never held over an await.
 pub(crate) type SharedSession = Arc<Mutex<Session>>;
@@ -38,6 +41,8 @@ pub(crate) type SharedSession = Arc<Mutex<Session>>;
 pub(crate) struct Scope<'a> {
     pub(crate) session: &'a SharedSession,
     pub(crate) history: Option<&'a CallHistory>,
+    /// Who must have synced its writes.
+    pub(crate) ack: Option<Ack>,
     pub(crate) options: &'a ClientOptions,
 }
 
@@ -61,6 +66,8 @@ pub(crate) struct Intent<'a> {
     node: Option<Address>,
     /// All ops of an atomic batch.
     atomic: Option<Arc<[Op]>>,
+    /// Who must have synced a write; those of an atomic batch may ask for more.
+    ack: Option<Ack>,
     scope: Scope<'a>,
 }
 
@@ -76,6 +83,7 @@ impl<'a> Intent<'a> {
             consistency: scope.options.consistency,
             node: None,
             atomic: None,
+            ack: scope.ack,
             scope,
         }
     }
@@ -88,6 +96,12 @@ impl<'a> Intent<'a> {
         };
         self.name = "atomic batch";
         self.atomic = Some(ops);
+        self
+    }
+
+    /// Sets who must have synced a write, if that is said.
+    pub(crate) fn acked_by(mut self, ack: Option<Option<Ack>>) -> Self {
+        self.ack = ack.unwrap_or(self.ack);
         self
     }
 
@@ -136,10 +150,6 @@ impl<'a> Intent<'a> {
         if self.kind == OpKind::Read {
             self.set_read_terms(&mut op, shard_idx, time_left);
         }
-        let atomic = self.atomic.as_ref().map(|ops| {
-            let first = std::iter::once(op.clone());
-            first.chain(ops[1..].iter().cloned()).collect()
-        });
         let limit = match (self.kind, travel) {
             // A large value takes as long as it takes.
             (_, Travel::Alone) => LONGEST,
@@ -154,7 +164,36 @@ impl<'a> Intent<'a> {
             // Once sent, it cannot be tried again: it gets all the time there is.
             (OpKind::Write, Travel::Together) => LONGEST,
         };
-        Ticket::new(op, atomic, now, now + limit.min(time_left))
+        let limit = limit.min(time_left);
+        self.set_ack(&mut op, limit);
+        let atomic = self.atomic.as_ref().map(|ops| {
+            let others = ops[1..].iter().cloned().map(|mut other| {
+                self.set_ack(&mut other, limit);
+                other
+            });
+            std::iter::once(op.clone()).chain(others).collect()
+        });
+        Ticket::new(op, atomic, now, now + limit)
+    }
+
+    /// Sets who must have synced a write, and how long the node waits for them: a little less than this client for the
+    /// node, so that what is heard is how far it got.
+    fn set_ack(&self, op: &mut Op, limit: Duration) {
+        if !op.action.is_write() {
+            return;
+        }
+        op.terms.ack = op.terms.ack.or(self.ack);
+        let wait = limit.saturating_sub(ANSWER_TIME.min(limit / 4));
+        // What may wait longer than a wait may be asked for waits for as long as it has time.
+        let is_short = op.terms.ack.is_some() && wait <= Duration::from_millis(MAX_WAIT_MS);
+        op.terms.wait_ms = is_short.then(|| millis(wait));
+    }
+
+    /// The ack of one of its writes that the protocol has no word for.
+    pub(crate) fn unsound_ack(&self) -> Option<Ack> {
+        let ops = self.atomic.iter().flat_map(|ops| ops.iter());
+        let mut acks = ops.filter_map(|op| op.terms.ack).chain(self.ack);
+        acks.find(|ack| !ack.is_sound())
     }
 
     /// What a slow network takes for the bytes of a write: one sent again and again from its start would never arrive.

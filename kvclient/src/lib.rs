@@ -66,6 +66,9 @@
 //! under its request id, by which its shard knows it and does it once. What stays [`Outcome::Unknown`] nobody could say in
 //! time; only its caller knows whether twice does harm.
 //!
+//! A write that has returned is on the primary's disk. What must outlive that disk waits for replicas as well, see [`Ack`],
+//! [`Client::with_ack`] and [`PutOptions::ack`].
+//!
 //! ```no_run
 //! # async fn fails(kv: kvclient::Client) -> kvclient::Result<()> {
 //! use kvclient::{ErrorKind, Outcome};
@@ -85,7 +88,8 @@
 //!
 //! # Ops that travel together
 //!
-//! What many tasks want of one node at the same time travels in one request, reads and writes apart. Nothing waits in
+//! What many tasks want of one node at the same time travels in one request; reads, writes, and writes that wait for
+//! replicas apart. Nothing waits in
 //! order to gather: an op to a node without any under way leaves at once, and those that come while a request is under
 //! way leave together when it is answered. So requests carry more the more there is to do, and a task that is alone
 //! pays next to nothing. On two cores with all six nodes: 30 reads or 52 writes in a request at 256 tasks, and 1.013
@@ -165,4 +169,5 @@ pub use crate::{
     shard_map::{Address, ShardMap},
     stats::{NodeStats, Stats},
     watch::{Change, Event, Watch},
+    wire::batch::Ack,
 };

@@ -152,7 +152,8 @@ impl Client {
     ) -> Vec<Result<Written>> {
         let intent = |(key, value): (K, V)| {
             let op = put_op(key.as_ref(), value.into(), &options)?;
-            Ok((self.intent(&op, options.timeout), op))
+            let intent = self.intent(&op, options.timeout);
+            Ok((intent.acked_by(options.ack), op))
         };
         let results = self
             .router()
@@ -218,7 +219,8 @@ impl Client {
     ) -> Vec<Result<Option<Written>>> {
         let intent = |key: K| {
             let op = delete_op(key.as_ref(), &options)?;
-            Ok((self.intent(&op, options.timeout), op))
+            let intent = self.intent(&op, options.timeout);
+            Ok((intent.acked_by(options.ack), op))
         };
         let results = self
             .router()

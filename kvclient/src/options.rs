@@ -10,7 +10,10 @@ use crate::{
     policy::{Consistency, LeastBusy, ReadPolicy},
     position::Position,
     shard_map::Address,
-    wire::{MAX_BATCH_OPS, batch::Condition},
+    wire::{
+        MAX_BATCH_OPS,
+        batch::{Ack, Condition},
+    },
 };
 
 /// Settings of a client. Built by the client's builder.
@@ -40,6 +43,8 @@ pub(crate) struct ClientOptions {
     pub(crate) zone: Option<String>,
     pub(crate) hedging: Hedging,
     pub(crate) identity: Identity,
+    /// Who must have synced a write that does not say; `None`: the primary.
+    pub(crate) ack: Option<Ack>,
     /// How ops are batched.
     pub(crate) lanes: LaneOptions,
     /// How nodes are reached.
@@ -68,6 +73,9 @@ impl Default for ClientOptions {
             zone: None,
             hedging: Hedging::On,
             identity: Identity::Sent,
+            // On the disk of the node that took it, in one exchange and one sync; what more is worth its time, and may be
+            // refused while a replica is away, only the program knows.
+            ack: None,
             lanes: LaneOptions::default(),
             nodes: NodeClientOptions::default(),
         }
@@ -210,6 +218,8 @@ pub struct PutOptions {
     pub(crate) condition: Option<Condition>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
+    /// `Some(None)`: the primary, whatever the client's own says.
+    pub(crate) ack: Option<Option<Ack>>,
 }
 
 impl PutOptions {
@@ -249,6 +259,13 @@ impl PutOptions {
         self.timeout = Some(timeout);
         self
     }
+
+    /// Who must have synced the write before it returns; `None`: the primary alone. Default: what the client was built
+    /// with, by default the primary; see [`Client::with_ack`](crate::Client::with_ack).
+    pub fn ack(mut self, ack: impl Into<Option<Ack>>) -> Self {
+        self.ack = Some(ack.into());
+        self
+    }
 }
 
 /// Terms of one delete.
@@ -269,6 +286,8 @@ impl PutOptions {
 pub struct DeleteOptions {
     pub(crate) condition: Option<Condition>,
     pub(crate) timeout: Option<Duration>,
+    /// As of a put.
+    pub(crate) ack: Option<Option<Ack>>,
 }
 
 impl DeleteOptions {
@@ -286,6 +305,12 @@ impl DeleteOptions {
     /// Longest time the op may take. Default: what the client was built with, by default 5 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Who must have synced the removal before it returns, as [`PutOptions::ack`].
+    pub fn ack(mut self, ack: impl Into<Option<Ack>>) -> Self {
+        self.ack = Some(ack.into());
         self
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use kvclient::wire::{
-    batch::OpResult,
+    batch::{Ack, Action, OpResult},
     error::{Applied, ErrorCode},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -143,7 +143,7 @@ async fn any_bytes_are_keys_and_values() {
             let Reply::Answer(mut result) = support::found("", 7) else {
                 unreachable!("found is an answer")
             };
-            if let kvclient::wire::batch::Action::Put { value: sent, .. } = &op.action {
+            if let Action::Put { value: sent, .. } = &op.action {
                 assert_eq!(sent[..], value[..]);
                 return stored(7);
             }
@@ -213,7 +213,10 @@ async fn exit_codes_say_what_to_do() {
         b"full" => refused(ErrorCode::NoSpace, Some(Applied::No)),
         _ => refused(ErrorCode::AckTimeout, Some(Applied::Unknown)),
     });
-    assert_eq!(kv.code(&["delete", "full", "unknown"]), 5);
+    assert_eq!(
+        kv.code(&["delete", "full", "unknown", "--timeout", "300ms"]),
+        5
+    );
     kv.cluster.primary(0).stop();
     let nobody = kv.run(&["get", "k", "--timeout", "300ms"]);
     assert_eq!(nobody.code, 4);
@@ -221,6 +224,48 @@ async fn exit_codes_say_what_to_do() {
         nobody.said.contains("is the cluster running?"),
         "{nobody:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_says_who_must_have_it() {
+    let kv = Tool::start(1, 0).await;
+    let node = kv.cluster.primary(0);
+    node.script(|op| {
+        let Reply::Answer(mut result) = stored(7) else {
+            unreachable!("it is an answer");
+        };
+        result.value = matches!(op.action, Action::Incr { .. }).then(|| "1".into());
+        Reply::Answer(result)
+    });
+    for (ack, expected) in [
+        ("primary", None),
+        ("2", Some(Ack::Replicas(2))),
+        ("majority", Some(Ack::Majority)),
+        ("all", Some(Ack::All)),
+    ] {
+        for command in ["put k v", "delete k l", "incr k", "touch k 9s", "persist k"] {
+            node.forget_ops();
+            let mut arguments: Vec<&str> = command.split(' ').collect();
+            arguments.extend(["--ack", ack]);
+            let ran = kv.run(&arguments);
+            assert_eq!(ran.code, 0, "{command} {ack}: {ran:?}");
+            let acks: Vec<_> = node.ops().iter().map(|op| op.terms.ack).collect();
+            assert!(!acks.is_empty());
+            assert!(
+                acks.iter().all(|sent| *sent == expected),
+                "{command} {ack}: {acks:?}"
+            );
+        }
+    }
+    node.forget_ops();
+    assert_eq!(kv.code(&["put", "k", "v", "--ack", "0"]), 2);
+    assert_eq!(kv.code(&["get", "k", "--ack", "1"]), 2);
+    assert!(node.ops().is_empty());
+    let help = kv.run(&["put", "--help"]);
+    let help = help.text();
+    for part in ["--ack <WHO>", "majority", "(exit 4)", "(exit 5)"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,7 @@ use crate::{
     scan::ScannedEntry,
     session::Session,
     update::Rounds,
+    wire::batch::Ack,
 };
 
 /// Entries that a [`Scan`] takes over at once: enough that going to the other thread does not count.
@@ -537,6 +538,23 @@ impl Client {
     pub fn with_session(&self, session: Session) -> Self {
         Self {
             client: self.client.with_session(session),
+            runtime: self.runtime.clone(),
+        }
+    }
+
+    /// A client like this one whose writes wait for others than the primary too; see [`crate::Client::with_ack`].
+    ///
+    /// ```no_run
+    /// # fn example(kv: kvclient::blocking::Client) -> kvclient::Result<()> {
+    /// use kvclient::Ack;
+    ///
+    /// kv.with_ack(Ack::All).put("keys:7", "on every node of the shard")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_ack(&self, ack: impl Into<Option<Ack>>) -> Self {
+        Self {
+            client: self.client.with_ack(ack),
             runtime: self.runtime.clone(),
         }
     }

@@ -1,4 +1,4 @@
-//! What both lanes of a node share: where it is, how to reach it, and who is told of its map.
+//! What all lanes of a node share: where it is, how to reach it, and who is told of its map.
 
 use std::{
     fmt,

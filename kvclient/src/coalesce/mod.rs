@@ -1,4 +1,5 @@
-//! The way to one node: ops gathered into batches, reads and writes apart, large values and atomic batches alone.
+//! The way to one node: ops gathered into batches, large values and atomic batches alone. Reads, writes, and writes that
+//! wait for replicas travel apart, since a batch is answered as a whole.
 //!
 //! [`NodeLanes`] is what the rest of the crate holds per node; it outlives maps, so that a refresh disturbs
 //! nothing under way. It knows how many ops it has in flight, what answers take, and whether the node is worth asking,
@@ -50,6 +51,8 @@ pub(crate) struct NodeLanes {
     link: Arc<Link>,
     reads: Arc<Lane>,
     writes: Arc<Lane>,
+    /// Writes that others than the primary must sync.
+    acked_writes: Arc<Lane>,
     /// One permit per large value under way.
     alone: Semaphore,
     in_flight: AtomicUsize,
@@ -101,6 +104,7 @@ impl NodeLanes {
         Arc::new(Self {
             reads: Lane::new(link.clone()),
             writes: Lane::new(link.clone()),
+            acked_writes: Lane::new(link.clone()),
             alone: Semaphore::new(options.alone_in_flight),
             in_flight: AtomicUsize::new(0),
             health: Health::new(),
@@ -178,9 +182,11 @@ impl NodeLanes {
     }
 
     fn lane(&self, ticket: &Ticket) -> &Arc<Lane> {
-        match ticket.op().action.is_write() {
-            true => &self.writes,
-            false => &self.reads,
+        let op = ticket.op();
+        match (op.action.is_write(), op.terms.ack) {
+            (false, _) => &self.reads,
+            (true, None) => &self.writes,
+            (true, Some(_)) => &self.acked_writes,
         }
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     coalesce::Travel,
-    error::Error,
+    error::{Error, ErrorKind},
     history::Why,
     intent::Intent,
     policy::{OpKind, retry::Backoff},
@@ -24,6 +24,10 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(router: &'a Router, intent: Intent<'a>, op: Op) -> Result<Self, Error> {
+        if let Some(ack) = intent.unsound_ack() {
+            let problem = format!("{ack:?}: a number of replicas is 1 to 253");
+            return Err(intent.error(ErrorKind::Invalid).with_source(problem));
+        }
         let routes = router.refresher.routes();
         let routed = routes.shard(intent.slot);
         let shard_idx = routed.shard.idx;

@@ -8,7 +8,7 @@ use reqwest::{
 use crate::{
     attempt::AttemptError,
     wire::{
-        batch::{Ack, Condition, Op, Terms},
+        batch::{Condition, Op, Terms},
         header,
     },
 };
@@ -21,14 +21,11 @@ pub(super) fn write_headers(op: &Op) -> Vec<(&'static str, String)> {
         Condition::Is(position) => ("if-match", position.to_etag()),
         Condition::Differs(position) => ("if-none-match", position.to_etag()),
     }));
-    headers.extend(op.terms.ack.map(|ack| {
-        let text = match ack {
-            Ack::Replicas(count) => count.to_string(),
-            Ack::Majority => "majority".to_owned(),
-            Ack::All => "all".to_owned(),
-        };
-        (header::ACK, text)
-    }));
+    if let Some(ack) = op.terms.ack {
+        headers.push((header::ACK, ack.to_text()));
+        let wait = op.terms.wait_ms.map(|ms| ms.to_string());
+        headers.extend(wait.map(|wait| (header::WAIT_MS, wait)));
+    }
     headers.extend(op.terms.request_id.map(|id| {
         let text = format!("{:032x}.{};floor={}", id.client, id.n, id.floor);
         (header::REQUEST_ID, text)

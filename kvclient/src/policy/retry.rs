@@ -10,6 +10,7 @@
 //! | broke or timed out after it may have been sent      | next  | stop, unknown      | again                 |
 //! | refused: behind, not ready, diverged, failing, 5xx  | next  | again, if the node says "not applied"; else stop, unknown | again |
 //! | refused: too busy, too few replicas                 | again | again              | again                 |
+//! | refused: not on enough replicas in time            | -     | stop, unknown      | again                 |
 //! | redirected, or refused by a replica                 | follow, at most 3 hops, within the map; else other | follow; else stop | follow; else stop |
 //! | the answer does not decode                          | other | stop, unknown      | stop, unknown         |
 //! | the stored entry is damaged                         | other | stop               | stop                  |
@@ -157,7 +158,7 @@ mod tests {
             (refused(Code::NoSpace, no), Stop, Stop, Stop),
             (refused(Code::MalformedBatch, no), Stop, Stop, Stop),
             (refused(Code::DeadlineExceeded, no), Stop, Stop, Stop),
-            (refused(Code::AckTimeout, unknown), Stop, Stop, Stop),
+            (refused(Code::AckTimeout, unknown), busy, Stop, busy),
             (refused(Code::RequestIdReused, no), Stop, Stop, Stop),
             (refused(Code::RequestIdExpired, unknown), Stop, Stop, Stop),
         ] {

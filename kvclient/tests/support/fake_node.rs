@@ -18,7 +18,7 @@ use kvclient::{
     key::{Plus, unescape},
     shard_map::{Address, json},
     wire::{
-        batch::{Action, Condition, Op, OpResult, RequestId, decode_ops, encode_results},
+        batch::{Ack, Action, Condition, Op, OpResult, RequestId, decode_ops, encode_results},
         query::Query,
         redirect::location,
     },
@@ -515,6 +515,10 @@ fn lone_op(request: &Request) -> Op {
     );
     op.terms.condition = none_match.or(header(&request.if_match, Condition::Exists, Condition::Is));
     op.terms.request_id = request.request_id.as_deref().map(request_id);
+    let ack = request.header("kv-ack");
+    op.terms.ack = ack.and_then(|text| Ack::from_text(&text).unwrap());
+    let wait_ms = request.header("kv-wait-ms");
+    op.terms.wait_ms = wait_ms.map(|text| text.parse().unwrap());
     op
 }
 

@@ -28,7 +28,7 @@ use kvclient::{
 };
 use serde::Deserialize;
 
-use super::request::{ACK_FORM, REQUEST_ID_FORM, parse_ack, parse_request_id};
+use super::request::{ACK_FORM, REQUEST_ID_FORM, parse_request_id};
 use crate::json::bytes_of;
 
 /// Characters of what is wrong that a message repeats.
@@ -183,7 +183,7 @@ impl OpLine {
             serde_json::Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        parsed("ack", &text, ACK_FORM, parse_ack)
+        parsed("ack", &text, ACK_FORM, Ack::from_text)
     }
 }
 

@@ -158,7 +158,7 @@ pub(super) fn request_id(request: &HttpRequest) -> Result<Option<RequestId>, Bad
 
 /// `Kv-Ack`; `None` for the primary.
 pub(super) fn ack(request: &HttpRequest) -> Result<Option<Ack>, BadRequest> {
-    Ok(parsed(request, header::ACK, ACK_FORM, parse_ack)?.flatten())
+    Ok(parsed(request, header::ACK, ACK_FORM, Ack::from_text)?.flatten())
 }
 
 /// `<uuid>.<n>` or `<uuid>.<n>;floor=<m>`; the uuid with or without dashes.
@@ -177,18 +177,6 @@ pub(super) fn parse_request_id(text: &str) -> Option<RequestId> {
         n: number(n)?,
         floor,
     })
-}
-
-/// Who must have synced a write: `Some(None)` for the primary.
-pub(super) fn parse_ack(text: &str) -> Option<Option<Ack>> {
-    match text {
-        "primary" => Some(None),
-        "majority" => Some(Some(Ack::Majority)),
-        "all" => Some(Some(Ack::All)),
-        count => number(count)
-            .filter(|count| (1..=253).contains(count))
-            .map(|count| Some(Ack::Replicas(count))),
-    }
 }
 
 /// Digits only: what `parse` takes besides (a plus sign) is refused.

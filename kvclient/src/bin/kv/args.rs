@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use kvclient::{Consistency, Position, Session, wire::query::parse_duration_ms};
+use kvclient::{Ack, Consistency, Position, Session, wire::query::parse_duration_ms};
 
 use crate::{exit, text::KeyFormat};
 
@@ -101,6 +101,8 @@ pub(crate) enum Command {
         /// What to add
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         by: i64,
+        #[command(flatten)]
+        ack: AckArgs,
     },
     /// Set how long an entry lives from now on
     Touch {
@@ -109,11 +111,15 @@ pub(crate) enum Command {
         /// Such as 90s, 10m or 7d
         #[arg(value_name = "TIME", value_parser = duration)]
         ttl: Duration,
+        #[command(flatten)]
+        ack: AckArgs,
     },
     /// Let an entry live for ever
     Persist {
         /// Key of the entry
         key: OsString,
+        #[command(flatten)]
+        ack: AckArgs,
     },
     /// Print the entries of all shards in key order, a line each: key, tab, value
     Scan(ScanArgs),
@@ -160,6 +166,8 @@ pub(crate) struct PutArgs {
     /// Only if the entry was last written at this position
     #[arg(long, value_name = "POSITION", group = "condition")]
     pub(crate) if_match: Option<Position>,
+    #[command(flatten)]
+    pub(crate) ack: AckArgs,
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +178,43 @@ pub(crate) struct DeleteArgs {
     /// Only if the entry was last written at this position; for one key
     #[arg(long, value_name = "POSITION")]
     pub(crate) if_match: Option<Position>,
+    #[command(flatten)]
+    pub(crate) ack: AckArgs,
+}
+
+/// Who must have a write.
+#[derive(Debug, Args)]
+pub(crate) struct AckArgs {
+    /// Whose disks it must be on: primary, so many replicas (1, 2 ...), majority, all [default: primary]
+    ///
+    /// majority is more than half of the shard's nodes, the primary counted. With too few replicas there nothing is
+    /// written (exit 4); if they do not have it in time, it is on the primary and they may have it yet (exit 5).
+    #[arg(long, value_name = "WHO", value_parser = who)]
+    pub(crate) ack: Option<Who>,
+}
+
+/// Who must have synced a write; `None`: the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Who(pub(crate) Option<Ack>);
+
+impl Command {
+    /// Who must have synced what it writes, if that is said.
+    pub(crate) fn ack(&self) -> Option<Who> {
+        match self {
+            Self::Put(PutArgs { ack, .. })
+            | Self::Delete(DeleteArgs { ack, .. })
+            | Self::Incr { ack, .. }
+            | Self::Touch { ack, .. }
+            | Self::Persist { ack, .. } => ack.ack,
+            Self::Get { .. }
+            | Self::Scan(_)
+            | Self::Watch(_)
+            | Self::Route { .. }
+            | Self::Status
+            | Self::Map
+            | Self::Completions { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -235,6 +280,12 @@ fn consistency(text: &str) -> Result<Consistency, String> {
     }
 }
 
+fn who(text: &str) -> Result<Who, String> {
+    Ack::from_text(text).map(Who).ok_or_else(|| {
+        "write primary, majority, all, or a number of replicas from 1 to 253".to_owned()
+    })
+}
+
 fn from(text: &str) -> Result<From, String> {
     match text {
         "now" => Ok(From::Now),
@@ -259,6 +310,28 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn writes_say_who_must_have_them() {
+        for (word, expected) in [
+            ("primary", None),
+            ("1", Some(Ack::Replicas(1))),
+            ("253", Some(Ack::Replicas(253))),
+            ("majority", Some(Ack::Majority)),
+            ("all", Some(Ack::All)),
+        ] {
+            for command in ["put k v", "delete k l", "incr k", "touch k 9s", "persist k"] {
+                let cli = parse(&format!("{command} --ack {word}")).expect("sound");
+                assert_eq!(cli.command.ack(), Some(Who(expected)), "{command} {word}");
+            }
+        }
+        assert_eq!(parse("put k v").expect("sound").command.ack(), None);
+        for word in ["0", "254", "+1", "most", ""] {
+            let refused = Cli::try_parse_from(["kv", "put", "k", "v", "--ack", word]);
+            assert!(refused.is_err(), "{word}");
+        }
+        assert!(parse("get k --ack 1").is_err(), "a read waits for nobody");
     }
 
     #[test]

@@ -77,19 +77,25 @@ async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
 }
 
 async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit, Failure> {
-    let (kv, format) = (&connected.kv, cli.output.key_format);
+    let kv = match cli.command.ack() {
+        Some(who) => &connected.kv.with_ack(who.0),
+        None => &connected.kv,
+    };
+    let format = cli.output.key_format;
     let key = |typed| format.parse(typed).map_err(Failure::Usage);
     let keys = |typed| format.parse_all(typed).map_err(Failure::Usage);
     match &cli.command {
         Command::Get { keys: typed } => entries::get(kv, &keys(typed)?, out).await,
         Command::Put(args) => entries::put(kv, &key(&args.key)?, args, out).await,
         Command::Delete(args) => entries::delete(kv, &keys(&args.keys)?, args, out).await,
-        Command::Incr { key: typed, by } => entries::incr(kv, &key(typed)?, *by, out).await,
-        Command::Touch { key: typed, ttl } => {
+        Command::Incr { key: typed, by, .. } => entries::incr(kv, &key(typed)?, *by, out).await,
+        Command::Touch {
+            key: typed, ttl, ..
+        } => {
             let key = key(typed)?;
             entries::was_there(&key, kv.touch(&key, *ttl).await?, out)
         }
-        Command::Persist { key: typed } => {
+        Command::Persist { key: typed, .. } => {
             let key = key(typed)?;
             entries::was_there(&key, kv.persist(&key).await?, out)
         }

@@ -120,15 +120,68 @@ pub enum Condition {
     Differs(Position),
 }
 
-/// Who must have synced a write, beyond the primary's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who must have synced a write before it is answered, beyond the primary's log.
+///
+/// Without one a write is answered when it is on the primary's disk: it outlives every crash of that node, but not the
+/// loss of its disk. With one it is on other disks as well, and outlives the loss of the primary if one of those nodes
+/// becomes the new one. It costs a round trip to replicas, and is refused while too few of them are there. The write
+/// shows up for readers when it is on the primary's disk, whatever else its own caller waits for.
+///
+/// ```no_run
+/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+/// use kvclient::{Ack, ErrorKind, Outcome, PutOptions};
+///
+/// let order = kv.put_with("order:12", "3 pears", PutOptions::new().ack(Ack::Majority)).await;
+/// match order {
+///     Ok(_) => println!("ordered; the primary's disk may be lost"),
+///     Err(error) if error.outcome() == Outcome::NotApplied => println!("not ordered: {error}"),
+///     // It is on the primary's disk most likely, and not known to be on enough others.
+///     Err(error) if error.kind() == ErrorKind::Unavailable => println!("look again later: {error}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ack {
-    /// So many replicas, 1 to 253.
+    /// So many replicas, 1 to 253: as many disks may be lost, any of them, and a copy is left.
     Replicas(u8),
-    /// More than half of the shard's nodes by the map, the primary counted.
+    /// More than half of the shard's nodes by the map, the primary counted: any other half has a node that has it. Of
+    /// two nodes one replica, of three one, of five two; of one none.
     Majority,
-    /// All of the shard's nodes.
+    /// All of the shard's nodes: whichever one is left has it. One that is away stops such writes.
     All,
+}
+
+impl Ack {
+    /// As it is written in headers, lines and on command lines: a number, `majority` or `all`.
+    pub fn to_text(self) -> String {
+        match self {
+            Self::Replicas(count) => count.to_string(),
+            Self::Majority => "majority".to_owned(),
+            Self::All => "all".to_owned(),
+        }
+    }
+
+    /// Reads [`Self::to_text`], or `primary`, which is `Some(None)`.
+    pub fn from_text(text: &str) -> Option<Option<Self>> {
+        match text {
+            "primary" => Some(None),
+            "majority" => Some(Some(Self::Majority)),
+            "all" => Some(Some(Self::All)),
+            // What `parse` takes besides, a plus sign, is none.
+            count if count.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let ack = Self::Replicas(count.parse().ok()?);
+                ack.is_sound().then_some(Some(ack))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether there is such a number of replicas in the protocol.
+    pub(crate) fn is_sound(self) -> bool {
+        !matches!(self, Self::Replicas(0 | 254..))
+    }
 }
 
 /// Identity of a write.
