@@ -73,9 +73,9 @@ pub mod header {
     pub const MIN_POSITION: &str = "kv-min-position";
     /// Largest lag the caller accepts, in milliseconds.
     pub const MAX_LAG_MS: &str = "kv-max-lag-ms";
-    /// How long a node may wait to reach the minimum position, in milliseconds.
+    /// How long a node may wait to reach the minimum position, or for replicas to reach a write, in milliseconds.
     pub const WAIT_MS: &str = "kv-wait-ms";
-    /// How many nodes must have synced a write before it is answered.
+    /// Who must have synced a write before it is answered: `primary`, a number of replicas, `majority` or `all`.
     pub const ACK: &str = "kv-ack";
     /// Identity of a write, so that a repeat is answered and not done again.
     pub const REQUEST_ID: &str = "kv-request-id";

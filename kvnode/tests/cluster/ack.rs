@@ -4,8 +4,10 @@
 use std::{future::Future, time::Duration};
 
 use kvclient::{
+    Client,
     key::Key,
     position::Position,
+    shard_map::toml,
     wire::{
         batch::{Ack, Action, Op, OpResult, Terms},
         error::{Applied, ErrorCode},
@@ -17,6 +19,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     forged::Puller,
     support::{
+        PATIENCE,
         cluster::{Cluster, Node, Shape, map_text, swapped},
         eventually,
         http::{Answer, Ask},
@@ -512,6 +515,41 @@ async fn an_ack_where_nothing_can_wait_for_it_is_refused() {
             .await;
         assert_eq!(plain.status, 200, "{uri}: {}", plain.text());
     }
+}
+
+/// A client whose write reached the primary alone repeats it under its id until the replicas are back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_waits_out_replicas_that_are_cut_off_and_writes_once() {
+    let cluster = three().await;
+    let map = toml::parse(&cluster.map, "the cluster's map").expect("a map");
+    let kv = Client::builder(map)
+        .timeout(PATIENCE)
+        .write_attempt_timeout(Duration::from_millis(300))
+        .ack(Ack::All)
+        .build()
+        .expect("a client");
+    (0..2).for_each(|number| cluster.link(0, number).cut());
+    let safe = kv.clone();
+    let count = tokio::spawn(async move { safe.incr("n", 1).await });
+    eventually("it is repeated", async || {
+        (kv.stats().retries >= 2).then_some(())
+    })
+    .await;
+    assert!(!count.is_finished());
+    kv.with_ack(None)
+        .put("other", "v")
+        .await
+        .expect("it waits for nobody");
+    (0..2).for_each(|number| cluster.link(0, number).heal());
+    assert_eq!(count.await.expect("no panic").expect("counted"), 1);
+    for number in 0..2 {
+        let replica = cluster.replica(0, number);
+        assert_eq!(replica.get("n").await.as_deref(), Some(&b"1"[..]));
+    }
+    assert_eq!(
+        cluster.primary(0).get("n").await.as_deref(),
+        Some(&b"1"[..])
+    );
 }
 
 /// The machine of a primary is lost with its disk; a person makes its replica the primary. Every write that was

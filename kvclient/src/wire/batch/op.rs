@@ -101,7 +101,7 @@ pub struct Terms {
     pub min_position: Option<Position>,
     /// Largest lag accepted for a read, in milliseconds.
     pub max_lag_ms: Option<u64>,
-    /// How long the node may wait to reach `min_position`, in milliseconds.
+    /// How long the node may wait to reach `min_position`, or for replicas to reach a write, in milliseconds.
     pub wait_ms: Option<u32>,
     /// How long the caller still waits, in milliseconds.
     pub time_left_ms: Option<u32>,
