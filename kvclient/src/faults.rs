@@ -53,6 +53,16 @@ pub enum Guarantee {
     Bounds,
     /// What comes from outside stands escaped in logs and pages.
     Escapes,
+    /// Room for a log segment is taken from the disk before the segment is written to.
+    Reservation,
+    /// What has no room in LMDB is refused before it is in the log.
+    RefuseWhenFull,
+    /// A read of LMDB ends before anything is waited for.
+    ShortReads,
+    /// LMDB has a slot for each read that can be under way.
+    ReaderSlots,
+    /// Connections leave descriptors for storage.
+    OwnDescriptors,
 }
 
 /// Every guarantee by the name that switches it off.
@@ -73,14 +83,37 @@ pub const GUARANTEES: &[(&str, Guarantee)] = &[
     ("guards", Guarantee::Guards),
     ("bounds", Guarantee::Bounds),
     ("escapes", Guarantee::Escapes),
+    ("reservation", Guarantee::Reservation),
+    ("refuse_when_full", Guarantee::RefuseWhenFull),
+    ("short_reads", Guarantee::ShortReads),
+    ("reader_slots", Guarantee::ReaderSlots),
+    ("own_descriptors", Guarantee::OwnDescriptors),
 ];
 
 /// Every point at which a process can be made to die, by what it has just done or is about to do.
 pub const POINTS: &[&str] = &[
+    "log.window_written",
     "log.before_write",
     "log.before_sync",
     "log.after_sync",
+    "commit.before_publish",
     "commit.before_answer",
+    "spare.synced",
+    "segment.header_synced",
+    "segment.renamed",
+    "segment.given_free",
+    "flush.before_commit",
+    "flush.after_commit",
+    "recovery.rewritten",
+    "reign.appended",
+    "file.written",
+    "file.renamed",
+    "generation.named",
+    "generation.current",
+    "snapshot.piece_stored",
+    "snapshot.before_force",
+    "snapshot.in_force",
+    "puller.appended",
 ];
 
 /// Whether a guarantee does not hold. `false` without the feature `faults`.
