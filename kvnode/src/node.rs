@@ -18,6 +18,7 @@ use actix_web::{App, HttpServer, dev::ServerHandle, web};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kvclient::{
     error::Error as ClientError,
+    faults::{self, Guarantee},
     node_client::{NodeClient, NodeClientOptions},
     position::Epoch,
     shard_map::{Address, Role},
@@ -52,6 +53,10 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Longest time for replicas to acknowledge what was written when the node begins to stop: replicas that keep up need
 /// some milliseconds.
 const ACK_GRACE: Duration = Duration::from_millis(500);
+
+/// How long answers tell clients to close their connections before the idle ones are closed. A request that is on
+/// its way to a connection that is being closed is cut off, and its sender cannot tell whether it was done.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Idle connections are closed after this; clients close theirs after 20 s, so that they never race.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -105,6 +110,7 @@ pub struct RunningNode {
     pub service: Arc<Service>,
     home: Arc<Home>,
     http: ServerHandle,
+    listeners: Vec<TcpListener>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
     failures: mpsc::Receiver<String>,
@@ -154,12 +160,14 @@ pub async fn start_on(
         tokio::runtime::Handle::current(),
     ));
     let mut tasks = JoinSet::new();
+    let held: io::Result<Vec<_>> = listeners.iter().map(TcpListener::try_clone).collect();
     let (http, addresses) = serve(&service, listeners, &mut tasks)?;
     let mut node = RunningNode {
         addresses,
         service,
         home,
         http,
+        listeners: held?,
         tasks,
         stop: CancellationToken::new(),
         failures,
@@ -366,8 +374,10 @@ impl RunningNode {
     /// # Errors
     /// What failed in storage on the way: the data is whole, but was not closed in order.
     pub async fn stop(mut self) -> Result<(), String> {
-        self.service.begin_stop();
-        tracing::info!("stops: waits for running requests");
+        if faults::is_off(Guarantee::Drain) {
+            return Ok(());
+        }
+        self.say_farewell().await;
         if timeout(DRAIN, self.drain()).await.is_err() {
             tracing::warn!("some requests did not finish in time; their connections are closed");
             self.http.stop(false).await;
@@ -387,6 +397,22 @@ impl RunningNode {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+impl RunningNode {
+    /// Takes no more connections, and has answers tell the clients that are there to close theirs.
+    async fn say_farewell(&self) {
+        self.http.pause().await;
+        for listener in &self.listeners {
+            // Whoever connects from now on is refused, and knows that nothing was done.
+            if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Read) {
+                tracing::warn!(%error, "the listener could not be shut down");
+            }
+        }
+        self.service.begin_stop();
+        tracing::info!("stops: waits for running requests");
+        tokio::time::sleep(FAREWELL).await;
     }
 }
 

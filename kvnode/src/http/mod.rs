@@ -19,7 +19,7 @@ mod watch;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::Method,
+    http::{ConnectionType, Method},
     web::{self, ServiceConfig},
 };
 use kvclient::wire::{error::ErrorCode, route};
@@ -41,11 +41,15 @@ async fn dispatch(
     cluster_status: web::Data<ClusterStatus>,
 ) -> HttpResponse {
     let is_chunked = request.headers().contains_key("transfer-encoding");
-    let response = match guard::check(&request, &service) {
+    let mut response = match guard::check(&request, &service) {
         Ok(()) => handle(request, &mut payload, service.clone(), cluster_status).await,
         Err(error) => answer::refused_write(error, &service),
     };
     service.metrics.answered(response.status().as_u16());
+    if service.stopping.is_cancelled() {
+        let head = response.head_mut();
+        head.set_connection_type(ConnectionType::Close);
+    }
     match is_chunked {
         true => body::close_if_unread(response, payload),
         false => response,

@@ -510,6 +510,33 @@ async fn sigterm_under_load_finishes_what_runs_and_ends_with_0() {
     }
 }
 
+/// A stopping node answered and then closed the connection without having said so. A client that had sent its next
+/// write on it could not tell whether that was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_node_tells_its_clients_to_close() {
+    let cluster = Cluster::start(Shape::default()).await;
+    let node = cluster.primary(0);
+    let mut half = Raw::connect(&node.address);
+    let headers = [("Content-Length", "10"), ("Expect", "100-continue")];
+    half.write(head("PUT", "/kv/half", &headers));
+    let goes_on = half.answer("PUT").expect("the node has begun with it");
+    assert_eq!(goes_on.status, 100);
+    node.signal(Signal::TERM);
+    eventually("the node stops", async || {
+        node.said().contains("stops").then_some(())
+    })
+    .await;
+    let late = std::net::TcpStream::connect(&node.address);
+    assert!(late.is_err(), "nobody new is let in");
+    half.write("0123456789");
+    let answer = half.answer("PUT").expect("an answer");
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (204, Some("close"))
+    );
+    assert_eq!(node.ended().await, 0, "{}", node.said());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_node_is_not_ready_and_one_that_idles_stops_at_once() {
     let cluster = Cluster::start(Shape::pair()).await;
