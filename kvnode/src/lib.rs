@@ -8,6 +8,7 @@ pub mod clock;
 pub mod commit;
 pub mod config;
 pub mod data_dir;
+mod descriptors;
 pub mod durable;
 pub mod home;
 mod http;

@@ -30,6 +30,7 @@ use crate::{
     clock::ShardClock,
     config::NodeConfig,
     data_dir::DataDir,
+    descriptors::room_for_connections,
     durable::DataError,
     home::{Home, HomeError},
     http,
@@ -431,6 +432,10 @@ fn serve(
     let data = web::Data::from(Arc::clone(service));
     let cluster_status = web::Data::new(http::ClusterStatus::default());
     let config = &service.config;
+    let connections = match faults::is_off(Guarantee::OwnDescriptors) {
+        true => config.max_connections,
+        false => room_for_connections(config.max_connections),
+    };
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(data.clone())
@@ -438,7 +443,7 @@ fn serve(
             .configure(http::configure)
     })
     .workers(config.workers)
-    .max_connections(config.max_connections.div_ceil(config.workers))
+    .max_connections(connections.div_ceil(config.workers))
     .keep_alive(KEEP_ALIVE)
     .client_request_timeout(HEAD_WITHIN)
     .h1_allow_half_closed(false)

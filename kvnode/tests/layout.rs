@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "metrics",
     "ownership",
     "readiness",
+    "descriptors",
     "durable",
     "marker",
     "data_dir",

@@ -657,6 +657,23 @@ async fn ambiguous_requests_are_refused() {
     std::io::stderr().flush().expect("stderr");
 }
 
+/// Connections took the last descriptor, and the node ended with exit code 5 when its log needed the next segment.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_leave_descriptors_for_the_log() {
+    let cluster = Cluster::prepare(Shape::default());
+    let node = cluster.primary(0);
+    node.set_wrapper(&["prlimit", "--nofile=96", "--"]);
+    node.start().await;
+    node.put("k", "v").await;
+    let idle: Vec<Raw> = (0..100).map(|_| Raw::connect(&node.address)).collect();
+    // More than two segments hold; the connection of the first request is open already.
+    for nth in 0..10 {
+        node.put(&format!("large{nth}"), vec![b'x'; LIMIT]).await;
+    }
+    drop(idle);
+    assert!(node.said().contains("ulimit -n"), "{}", node.said());
+}
+
 /// Each snapshot keeps log on the disk for as long as it is read, so only so many are read at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fifth_snapshot_at_a_time_is_refused() {
