@@ -43,6 +43,7 @@ const ORDER: &[&str] = &[
     "log",
     // The store: its index.
     "store/error",
+    "store/long_reads",
     "store/env",
     "store/sums",
     "store/tables",

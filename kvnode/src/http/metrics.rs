@@ -247,6 +247,12 @@ fn sizes(registry: &mut Registry, storage: &Storage) {
         "Whether the last flush found no room",
         u64::from(store.no_room),
     );
+    gauge(
+        registry,
+        "lmdb_oldest_reader_seconds",
+        "Age of the oldest lasting read of LMDB, 0 if there is none; LMDB's file grows meanwhile",
+        store.oldest_read.as_secs_f64(),
+    );
     let log = storage.log.stats();
     gauge(
         registry,

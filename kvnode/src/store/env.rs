@@ -12,14 +12,15 @@ use std::{
     io::ErrorKind,
     os::unix::fs::DirBuilderExt,
     path::Path,
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use heed::{
     CommitOrAbort, Database, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls, types::Bytes,
 };
 
-use super::error::StoreError;
+use super::{error::StoreError, long_reads::LongReads};
 
 /// Read transactions are not tied to threads, so that one may outlive a call (see `verify`). Each begin takes the
 /// lock of the reader table; with a slot per thread instead, a point read took about a fifth less.
@@ -41,6 +42,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Env {
     env: heed::Env<Tls>,
+    long_reads: Arc<LongReads>,
     /// Entries.
     pub(super) data: Table,
     /// Entries that expire, by time.
@@ -49,6 +51,12 @@ pub(super) struct Env {
     pub(super) requests: Table,
     /// Identity, state, sums.
     pub(super) meta: Table,
+}
+
+/// A read that lasts.
+pub(super) struct LongRead {
+    pub(super) txn: RoTxn<'static, Tls>,
+    _began: Arc<Instant>,
 }
 
 /// How much of the map is in use, in bytes.
@@ -120,6 +128,7 @@ impl Env {
             .ok_or_else(|| StoreError::Fatal("LMDB: tables were not created".into()))?;
         Ok(Self {
             env: env.clone(),
+            long_reads: Arc::default(),
             data,
             expiry,
             requests,
@@ -133,8 +142,16 @@ impl Env {
     }
 
     /// Begins a read that keeps the environment open. Pages freed meanwhile are not used again, so the file grows.
-    pub(super) fn long_read(&self) -> Result<RoTxn<'static, Tls>, StoreError> {
-        Ok(self.env.clone().static_read_txn()?)
+    pub(super) fn long_read(&self) -> Result<LongRead, StoreError> {
+        Ok(LongRead {
+            txn: self.env.clone().static_read_txn()?,
+            _began: self.long_reads.begin(),
+        })
+    }
+
+    /// How long the oldest such read has lasted.
+    pub(super) fn oldest_long_read(&self) -> Duration {
+        self.long_reads.oldest()
     }
 
     /// Begins a write. It must be committed or dropped on the thread that began it: heed lets it move, and then the

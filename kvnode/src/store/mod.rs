@@ -15,6 +15,7 @@ mod effect;
 mod env;
 mod error;
 mod flush;
+mod long_reads;
 mod memtable;
 mod merge;
 mod meta;
@@ -34,10 +35,12 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use kvclient::{
+    faults::{self, Guarantee},
     position::{Lineage, Position},
     wire::log::{Link, Record},
 };
@@ -95,6 +98,8 @@ pub struct StoreStats {
     pub damaged_reads: u64,
     /// Whether the last flush found no room.
     pub no_room: bool,
+    /// How long the oldest read that lasts has lasted; LMDB's file grows meanwhile.
+    pub oldest_read: Duration,
 }
 
 impl Store {
@@ -133,6 +138,9 @@ impl Store {
         }
         let env = Env::open(dir, options.map_size_bytes, options.max_readers)?;
         let opened_with = open_meta(&env, history)?;
+        if faults::is_off(Guarantee::ShortReads) {
+            std::mem::forget(env.long_read()?);
+        }
         let core = Arc::new(Core::new(env, options, opened_with.clone()));
         let flushing = Arc::clone(&core);
         let flush_thread = thread::Builder::new()
@@ -298,6 +306,7 @@ impl Store {
             map_bytes: space.map_bytes,
             damaged_reads: core.damaged_reads(),
             no_room: state.no_room.is_some(),
+            oldest_read: core.env.oldest_long_read(),
         }
     }
 

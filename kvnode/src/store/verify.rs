@@ -13,7 +13,7 @@ use std::ops::Bound;
 use heed::RoTxn;
 
 use super::{
-    env::{Env, Tls},
+    env::{Env, LongRead},
     error::StoreError,
     meta::Meta,
     requests::decode_request,
@@ -30,7 +30,7 @@ const STEP_BYTES: u64 = 16 << 20;
 /// A verification under way. It keeps LMDB open: drop it before the store is closed.
 pub struct Verifier {
     env: Env,
-    txn: RoTxn<'static, Tls>,
+    read: LongRead,
     /// The last key seen.
     last: Option<Vec<u8>>,
     tally: Tally,
@@ -77,16 +77,16 @@ impl VerifyReport {
 impl Verifier {
     /// Begins with the state that LMDB has now.
     pub(super) fn new(env: &Env) -> Result<Self, StoreError> {
-        let txn = env.long_read()?;
+        let read = env.long_read()?;
         let tally = Tally {
-            meta: Meta::read(env, &txn)?,
+            meta: Meta::read(env, &read.txn)?,
             sums: Sums::default(),
             expiring: 0,
             report: VerifyReport::default(),
         };
         Ok(Self {
             env: env.clone(),
-            txn,
+            read,
             last: None,
             tally,
         })
@@ -108,16 +108,20 @@ impl Verifier {
         let stop_at = self.tally.report.bytes.saturating_add(max_bytes);
         let start = self.last.take();
         let start = start.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        for row in self.env.data.range(&self.txn, &(start, Bound::Unbounded))? {
+        for row in self
+            .env
+            .data
+            .range(&self.read.txn, &(start, Bound::Unbounded))?
+        {
             let (key, row) = row?;
-            self.tally.entry(&self.env, &self.txn, key, row)?;
+            self.tally.entry(&self.env, &self.read.txn, key, row)?;
             if self.tally.report.bytes >= stop_at {
                 self.last = Some(key.to_vec());
                 return Ok(true);
             }
         }
-        self.tally.requests(&self.env, &self.txn)?;
-        self.tally.totals(&self.env, &self.txn)?;
+        self.tally.requests(&self.env, &self.read.txn)?;
+        self.tally.totals(&self.env, &self.read.txn)?;
         Ok(false)
     }
 
