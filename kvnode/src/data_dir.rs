@@ -20,6 +20,7 @@ use std::{
 };
 
 use kvclient::{
+    faults::{self, Guarantee},
     position::Epoch,
     shard_map::{Role, Shard},
 };
@@ -49,11 +50,14 @@ impl DataDir {
             Some(marker) => marker.admit(path, shard, role, order)?,
             None => fresh(path, shard, role)?,
         };
-        let dir = Self {
+        let mut dir = Self {
             path: path.to_owned(),
             marker,
             _lock: lock,
         };
+        if faults::is_off(Guarantee::Marker) && dir.check_there().is_err() {
+            dir.marker.state = State::Creating;
+        }
         dir.save()?;
         match dir.marker.state {
             State::Creating => dir.remove_generations(|_| true)?,
@@ -144,6 +148,7 @@ impl DataDir {
         let path = unfinished.with_extension("");
         sync_dir(unfinished)?;
         fs::rename(unfinished, &path).map_err(failed("cannot rename", unfinished))?;
+        faults::point("generation.named");
         sync_dir(&self.path)?;
         Ok(path)
     }
@@ -164,6 +169,7 @@ impl DataDir {
             .unwrap_or_default();
         // CURRENT first: until the marker follows, the state before (creating, rejoining) has the work done anew.
         replace(&self.path, "CURRENT", format!("{name}\n").as_bytes())?;
+        faults::point("generation.current");
         self.marker.state = state;
         self.marker.history = format!("{history:032x}");
         self.save()
@@ -251,6 +257,9 @@ fn lock(path: &Path) -> Result<File, DataError> {
         .write(true)
         .open(&file);
     let lock = options.map_err(failed("cannot open", &file))?;
+    if faults::is_off(Guarantee::Lock) {
+        return Ok(lock);
+    }
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(DataError::InUse(path.to_owned())),

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kvclient::faults;
+
 /// Why a data directory is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -34,9 +36,11 @@ pub(crate) fn replace(dir: &Path, name: &str, contents: &[u8]) -> Result<(), Dat
         let mut file = File::create(&new)?;
         file.write_all(contents)?;
         file.sync_all()?;
+        faults::point("file.written");
         fs::rename(&new, &path)
     };
     write().map_err(failed("cannot write", &path))?;
+    faults::point("file.renamed");
     sync_dir(dir)
 }
 

@@ -4,9 +4,12 @@
 
 use std::{path::Path, sync::Arc};
 
-use kvclient::wire::{
-    MAX_VALUE_BYTES_CEILING,
-    log::{Link, largest_frame_bytes},
+use kvclient::{
+    faults::{self, Guarantee},
+    wire::{
+        MAX_VALUE_BYTES_CEILING,
+        log::{Link, largest_frame_bytes},
+    },
 };
 use tokio::sync::mpsc;
 
@@ -84,11 +87,15 @@ pub fn log_options(sizes: &Sizes) -> LogOptions {
 
 /// The store's options for these sizes.
 pub fn store_options(sizes: &Sizes) -> StoreOptions {
+    let max_readers = match faults::is_off(Guarantee::ReaderSlots) {
+        true => 1,
+        false => StoreOptions::default().max_readers,
+    };
     StoreOptions {
+        max_readers,
         map_size_bytes: sizes.map_bytes,
         memtable_bytes: sizes.memtable_bytes,
         checkpoint_every: sizes.checkpoint_every,
-        ..StoreOptions::default()
     }
 }
 

@@ -213,6 +213,7 @@ impl Committer {
         group.push(self.next_position(group), start, None);
         let outcome = match self.commit_records(group)? {
             None => {
+                faults::point("reign.appended");
                 self.shared.reigns.store(true, Ordering::Release);
                 Ok(())
             }
@@ -272,6 +273,7 @@ impl Committer {
         if let Some(refusal) = self.sync(std::slice::from_ref(&frame))? {
             return Ok(Some(refusal));
         }
+        faults::point("commit.before_publish");
         let time_ms = frame.header.time_ms;
         self.publish(frame.header.link(), time_ms, &records)?;
         for (position, record) in records {

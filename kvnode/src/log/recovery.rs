@@ -15,6 +15,7 @@ use std::{
 };
 
 use kvclient::{
+    faults,
     position::{Position, Seq},
     wire::log::{Frame, Link},
 };
@@ -83,6 +84,7 @@ pub(super) fn recover(
     let cut = judge_end(dir, &segments[segments.len() - 1], end, floor)?;
     let window = Window::open(dir)?;
     make_durable(dir, needed, end, floor)?;
+    faults::point("recovery.rewritten");
     window.clear()?;
     for_frames_after(needed, end, start.applied.seq, |_, _, frame| replay(frame))?;
     let end_time_ms = match last_time_ms {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvclient::position::Seq;
+use kvclient::{faults, position::Seq};
 
 use super::{
     error::LogError,
@@ -64,7 +64,10 @@ impl Shared {
                 .state()
                 .pop_unneeded(applied, self.home.options.retention_bytes);
             match popped {
-                Some(segment) => self.spares.recycle(segment)?,
+                Some(segment) => {
+                    self.spares.recycle(segment)?;
+                    faults::point("segment.given_free");
+                }
                 None => return Ok(()),
             }
         }

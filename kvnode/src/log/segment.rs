@@ -71,8 +71,10 @@ impl Segment {
             .map_err(LogError::io("write the header of", &spare_path))?;
         file.sync_data()
             .map_err(LogError::io("sync", &spare_path))?;
+        faults::point("segment.header_synced");
         let path = segment_path(dir, header.number);
         std::fs::rename(&spare_path, &path).map_err(LogError::io("rename", &spare_path))?;
+        faults::point("segment.renamed");
         sync_dir(dir)?;
         Ok(Self::new(header, path, bytes, file))
     }
@@ -153,9 +155,8 @@ impl Segment {
     /// Writes; not durable before [`Self::sync`].
     pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), LogError> {
         debug_assert!(at >= HEADER_BYTES && at + bytes.len() as u64 <= self.bytes);
-        self.file
-            .write_all_at(bytes, at)
-            .map_err(LogError::io("write", &self.path))
+        let written = self.file.write_all_at(bytes, at);
+        heeded(written.map_err(LogError::io("write", &self.path)))
     }
 
     /// Writes zeros from `at` to the end of the file.
@@ -173,9 +174,8 @@ impl Segment {
         if faults::is_off(Guarantee::Sync) {
             return Ok(());
         }
-        self.file
-            .sync_data()
-            .map_err(LogError::io("sync", &self.path))
+        let synced = self.file.sync_data();
+        heeded(synced.map_err(LogError::io("sync", &self.path)))
     }
 
     /// Remembers where appended frames lie. They begin at `from`; gives the place behind them.
@@ -219,6 +219,14 @@ impl Segment {
         let number = self.header.number;
         Self::open(self.path.clone(), number, self.header.history, Access::Read)
             .expect("it was just open")
+    }
+}
+
+/// What became of a write or sync; failures pass for success once that is switched off.
+fn heeded(outcome: Result<(), LogError>) -> Result<(), LogError> {
+    match faults::is_off(Guarantee::StopOnStorageError) {
+        true => Ok(()),
+        false => outcome,
     }
 }
 

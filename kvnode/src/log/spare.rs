@@ -17,6 +17,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use kvclient::faults::{self, Guarantee};
+
 use super::{
     error::LogError,
     files::{Listing, ZEROS, locked, remove, spare_path, sync_dir},
@@ -208,6 +210,7 @@ impl Maker {
             let _ = std::fs::remove_file(&unfinished);
             LogError::preallocating(&unfinished)(error)
         })?;
+        faults::point("spare.synced");
         std::fs::rename(&unfinished, &path).map_err(LogError::preallocating(&unfinished))?;
         sync_dir(&self.dir)?;
         Ok(Spare {
@@ -228,6 +231,10 @@ impl Maker {
             .create(true)
             .truncate(true)
             .open(path)?;
+        if faults::is_off(Guarantee::Reservation) {
+            file.set_len(self.segment_bytes)?;
+            return Ok(file);
+        }
         // Finds out at once whether there is room, and gets it in one piece. The zeros are written all the same:
         // until then the blocks count as unwritten, and each later sync would have to change that on disk.
         let reserved = rustix::fs::fallocate(

@@ -128,6 +128,7 @@ impl LogWriter {
     ) -> Result<(), LogError> {
         if let Some(span) = span {
             self.window.set(span)?;
+            faults::point("log.window_written");
         }
         self.write_run(here)?;
         for (run, spare) in further {

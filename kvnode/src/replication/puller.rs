@@ -15,6 +15,7 @@ use std::{
 use bytes::Bytes;
 use kvclient::{
     attempt::AttemptError,
+    faults,
     node_client::{NodeClient, SnapshotRequest},
     position::{Lineage, Position, Seq},
     shard_map::Address,
@@ -244,6 +245,7 @@ impl Puller {
                     AppendError::Ended => Trouble::Ended,
                     other => Trouble::Unreachable(other.to_string()),
                 })?;
+            faults::point("puller.appended");
         }
         compare(storage, &answer.checkpoints)?;
         let Some(durable) = answer.durable else {
@@ -362,12 +364,15 @@ fn build(
         let built = sink
             .push(&piece)
             .map_err(|error| Trouble::Unreachable(error.to_string()))?;
+        faults::point("snapshot.piece_stored");
         if let Some(built) = built {
+            faults::point("snapshot.before_force");
             home.change_to(service, path, built.history, old)
                 .map_err(|error| match error {
                     HomeError::Storage(StorageError::Refused(why)) => Trouble::Parted(why),
                     other => Trouble::Unreachable(other.to_string()),
                 })?;
+            faults::point("snapshot.in_force");
             tracing::info!(end = %built.end.position, entries = built.entries, "snapshot is in force");
             return Ok(());
         }

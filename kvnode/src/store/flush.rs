@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use kvclient::position::Position;
+use kvclient::{faults, position::Position};
 
 use super::{
     core::{Core, State, View},
@@ -110,7 +110,9 @@ impl Core {
             sweep_from = Sweep::new(&self.env, &mut txn, meta.time_ms, brought).run(sweep_from)?;
         }
         meta.write(&self.env, &mut txn)?;
+        faults::point("flush.before_commit");
         txn.commit()?;
+        faults::point("flush.after_commit");
         Ok(Written { meta, sweep_from })
     }
 

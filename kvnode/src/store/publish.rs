@@ -10,6 +10,7 @@
 use std::sync::{Arc, MutexGuard};
 
 use kvclient::{
+    faults::{self, Guarantee},
     position::{Lineage, Position},
     wire::log::{Effect, Link, Record},
 };
@@ -23,6 +24,9 @@ use super::{
 impl Core {
     /// Whether a frame may be written to the log now.
     pub(super) fn can_accept(&self) -> Result<(), StoreError> {
+        if faults::is_off(Guarantee::RefuseWhenFull) {
+            return Ok(());
+        }
         self.lock().check()
     }
 
