@@ -13,7 +13,15 @@
 //! Nodes are stopped by process id; traffic stays on 127.0.0.1 or in network namespaces made here; seeds are printed,
 //! `KV_SEED` repeats a run.
 
+mod exhausted;
+mod io_errors;
 mod killed;
+mod ledger;
+mod points;
+mod readers;
+mod refused;
+mod small_disk;
+mod stopped;
 #[allow(
     dead_code,
     reason = "shared with the cluster tests, which use the rest"

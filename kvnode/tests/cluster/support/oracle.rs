@@ -109,6 +109,15 @@ impl Oracle {
         self.keys.extend(other.keys);
     }
 
+    /// The newest position that anybody was told of.
+    pub(crate) fn newest_acked(&self) -> Position {
+        let acked = self.keys.values().filter_map(|key| key.acked.as_ref());
+        acked
+            .map(|(position, _)| *position)
+            .max()
+            .unwrap_or(Position::ZERO)
+    }
+
     /// Compares everything with what a node answers; what is wrong, a line each.
     pub(crate) async fn losses(&self, node: &Node) -> Vec<String> {
         let mut losses = Vec::new();
