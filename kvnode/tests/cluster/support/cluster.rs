@@ -87,14 +87,21 @@ impl Cluster {
 
     /// Writes maps and makes directories, but starts nothing.
     pub(crate) fn prepare(shape: Shape) -> Self {
+        Self::prepare_at(shape, &[])
+    }
+
+    /// As [`Cluster::prepare`], with nodes at these IP addresses, in the order of the map, instead of 127.0.0.1.
+    pub(crate) fn prepare_at(shape: Shape, hosts: &[String]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let per_shard = 1 + shape.replicas;
+        let host = |at: usize| hosts.get(at).map_or("127.0.0.1", String::as_str);
         let ports: Vec<Port> = (0..shape.shards * per_shard)
             .map(|_| Port::take())
             .collect();
         let addresses: Vec<String> = ports
             .iter()
-            .map(|port| format!("127.0.0.1:{}", port.number))
+            .enumerate()
+            .map(|(at, port)| format!("{}:{}", host(at), port.number))
             .collect();
         let map = map_text(1, &addresses, per_shard);
         let (mut nodes, mut links) = (Vec::new(), Vec::new());
@@ -110,7 +117,10 @@ impl Cluster {
                 links.push(link);
             }
             let node = Node::new(dir.path(), &at.to_string(), port, &map);
-            let node = node.with_flags(SMALL).with_flags(shape.flags);
+            let node = node
+                .with_address(&addresses[at])
+                .with_flags(SMALL)
+                .with_flags(shape.flags);
             node.set_faults(shape.faults);
             nodes.push(node);
         }
@@ -257,6 +267,11 @@ impl Node {
         };
         node.write_map(map);
         node
+    }
+
+    fn with_address(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.address);
+        self
     }
 
     fn with_flags(mut self, flags: &[&str]) -> Self {

@@ -1,26 +1,52 @@
-//! A TCP proxy in front of a node, which a test can cut, slow down and break at a byte or between request and answer.
+//! A TCP proxy in front of a node, which a test can break in every way that a network breaks, and in some that only
+//! a broken program does.
 //!
 //! Whoever has a map with the proxy's address in the node's place goes through it: a replica on its way to its primary,
-//! or a client. It has threads of its own, so that a busy test does not slow it.
+//! or a client. It has threads of its own, so that a busy test does not slow it. What it does to connections as a whole
+//! is here; how bytes pass is in `pump.rs`, what becomes of the bodies of answers in `mutate.rs`.
+
+pub(crate) mod mutate;
+mod pump;
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::Duration,
 };
 
+use rustix::net::sockopt;
+
+use self::mutate::{Mutator, Tally};
+
+/// What the proxy's sockets hold at most where a rate is set, so that a slow receiver is felt at the other end.
+const SLOW_BUFFER_BYTES: usize = 64 << 10;
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From whoever asks to the node.
+    ToNode,
+    /// From the node to whoever asked.
+    ToAsker,
+}
+
 /// One link; cut for good when dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Told when something that held bytes back is over.
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -33,12 +59,37 @@ struct State {
     /// How many exchanges in a thousand are cut.
     cutting: Share,
     cuts: usize,
-    /// Bytes that still pass towards the asking side before everything breaks.
-    budget: Option<usize>,
+    /// Bytes that still pass one way before everything breaks, and how it breaks.
+    budget: Option<Budget>,
     breaks: usize,
-    /// Both ends of every connection, by its number.
-    open: BTreeMap<usize, [TcpStream; 2]>,
+    /// Bytes that passed towards the asking side.
+    passed: usize,
+    /// Ways on which nothing passes.
+    dark: Vec<Way>,
+    /// Bytes a second that pass one way.
+    rate: Option<(Way, usize)>,
+    /// How long the end of a connection is kept from the other side.
+    slow_close: Duration,
+    mutator: Option<Mutator>,
+    /// Every connection, by its number.
+    open: BTreeMap<usize, Arc<Connection>>,
     accepted: usize,
+}
+
+#[derive(Debug)]
+struct Budget {
+    way: Way,
+    bytes: usize,
+    breaking: Breaking,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Breaking {
+    /// With a FIN, as when the program closes it.
+    Close,
+    /// With an RST, as when the machine has forgotten it.
+    Reset,
 }
 
 /// An even share of events: of a thousand, exactly so many, evenly spread.
@@ -56,19 +107,30 @@ enum Cut {
     AtAnswer,
 }
 
+/// Both ends of a connection through the link.
+#[derive(Debug)]
+struct Connection {
+    near: TcpStream,
+    far: TcpStream,
+    /// Set by a request whose answer shall not arrive.
+    is_doomed: AtomicBool,
+    /// It ends with an RST, so that nobody may close it in order.
+    is_reset: AtomicBool,
+}
+
 impl Link {
     /// A whole link to the node at `target`.
     pub(crate) fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for a link");
         let address = listener.local_addr().expect("an address");
-        let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
+        let shared = Arc::new(Shared::default());
+        let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                accept(&shared, stream, target);
+                accept(&accepting, stream, target);
             }
         });
-        Self { address, state }
+        Self { address, shared }
     }
 
     /// Where the asking side connects to.
@@ -78,29 +140,35 @@ impl Link {
 
     /// Breaks all connections and refuses new ones.
     pub(crate) fn cut(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.shared.lock();
         state.is_cut = true;
-        state.break_all();
+        state.break_all(Breaking::Close);
+        self.shared.changed.notify_all();
     }
 
-    /// Lets everything pass again.
+    /// Lets everything pass again. What a black hole held passes now.
     pub(crate) fn heal(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.shared.lock();
         state.is_cut = false;
         state.delay = Duration::ZERO;
         state.slow = Share::default();
         state.cutting = Share::default();
         state.budget = None;
+        state.dark.clear();
+        state.rate = None;
+        state.slow_close = Duration::ZERO;
+        state.mutator = None;
+        self.shared.changed.notify_all();
     }
 
     /// Holds each piece towards the asking side for so long.
     pub(crate) fn delay(&self, delay: Duration) {
-        lock(&self.state).delay = delay;
+        self.shared.lock().delay = delay;
     }
 
     /// Holds so many in a thousand of the answers for so long. An answer is a piece here: a small one.
     pub(crate) fn delay_some(&self, permille: usize, delay: Duration) {
-        let mut state = lock(&self.state);
+        let mut state = self.shared.lock();
         state.slow = Share { permille, due: 0 };
         state.slow_for = delay;
     }
@@ -108,22 +176,81 @@ impl Link {
     /// From now on breaks the connections of so many in a thousand of the exchanges between request and answer: by
     /// turns as soon as the request has passed, and when its answer comes.
     pub(crate) fn cut_answers(&self, permille: usize) {
-        lock(&self.state).cutting = Share { permille, due: 0 };
+        self.shared.lock().cutting = Share { permille, due: 0 };
     }
 
     /// How often [`Link::cut_answers`] has struck.
     pub(crate) fn cuts(&self) -> usize {
-        lock(&self.state).cuts
+        self.shared.lock().cuts
     }
 
     /// Lets `bytes` pass towards the asking side, then breaks its connection once, in the middle of whatever it is.
     pub(crate) fn drop_after(&self, bytes: usize) {
-        lock(&self.state).budget = Some(bytes);
+        self.break_after(Way::ToAsker, bytes, Breaking::Close);
     }
 
-    /// How often [`Link::drop_after`] has struck.
+    /// Lets `bytes` pass one way, then resets (RST) the connection once, to both sides.
+    pub(crate) fn reset_after(&self, way: Way, bytes: usize) {
+        self.break_after(way, bytes, Breaking::Reset);
+    }
+
+    fn break_after(&self, way: Way, bytes: usize, breaking: Breaking) {
+        self.shared.lock().budget = Some(Budget {
+            way,
+            bytes,
+            breaking,
+        });
+    }
+
+    /// How often [`Link::drop_after`] and [`Link::reset_after`] have struck.
     pub(crate) fn breaks(&self) -> usize {
-        lock(&self.state).breaks
+        self.shared.lock().breaks
+    }
+
+    /// Bytes that have passed towards the asking side so far.
+    pub(crate) fn passed(&self) -> usize {
+        self.shared.lock().passed
+    }
+
+    /// Resets (RST) every connection there is. New ones are as good as before.
+    pub(crate) fn reset_all(&self) {
+        self.shared.lock().break_all(Breaking::Reset);
+        self.shared.changed.notify_all();
+    }
+
+    /// Connections are accepted and stay open, and nothing passes these ways until the link heals.
+    pub(crate) fn black_hole(&self, ways: &[Way]) {
+        ways.clone_into(&mut self.shared.lock().dark);
+    }
+
+    /// Lets so many bytes a second pass one way, on connections that are opened from now on; those there are break.
+    pub(crate) fn limit(&self, way: Way, bytes_per_second: usize) {
+        let mut state = self.shared.lock();
+        state.rate = Some((way, bytes_per_second));
+        state.break_all(Breaking::Close);
+    }
+
+    /// Keeps the end of a connection from the other side for so long.
+    pub(crate) fn close_slowly(&self, delay: Duration) {
+        self.shared.lock().slow_close = delay;
+    }
+
+    /// Changes the bodies of answers, on connections that are opened from now on; those there are break. See
+    /// [`Link::tally`].
+    pub(crate) fn mutate(&self, mutator: Mutator) {
+        let mut state = self.shared.lock();
+        state.mutator = Some(mutator);
+        state.break_all(Breaking::Close);
+    }
+
+    /// What [`Link::mutate`] has come to so far.
+    pub(crate) fn tally(&self) -> Tally {
+        let state = self.shared.lock();
+        state
+            .mutator
+            .as_ref()
+            .map(Mutator::tally)
+            .unwrap_or_default()
     }
 }
 
@@ -143,12 +270,17 @@ impl Share {
     }
 }
 
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl State {
-    fn break_all(&mut self) {
-        for stream in self.open.values().flatten() {
-            let _ = stream.shutdown(Shutdown::Both);
+    fn break_all(&mut self, breaking: Breaking) {
+        for connection in std::mem::take(&mut self.open).values() {
+            connection.end(breaking);
         }
-        self.open.clear();
     }
 
     /// A request has passed: whether its connection is cut before the answer.
@@ -163,106 +295,77 @@ impl State {
         })
     }
 
-    /// How many of `count` bytes pass now.
-    fn spend(&mut self, count: usize) -> usize {
-        let Some(budget) = &mut self.budget else {
-            return count;
+    /// How many of `count` bytes pass this way now, and how the connection breaks then, if it does.
+    fn spend(&mut self, way: Way, count: usize) -> (usize, Option<Breaking>) {
+        let Some(budget) = self.budget.as_mut().filter(|budget| budget.way == way) else {
+            return (count, None);
         };
-        let passing = count.min(*budget);
-        *budget -= passing;
-        passing
+        let passing = count.min(budget.bytes);
+        budget.bytes -= passing;
+        if budget.bytes > 0 {
+            return (passing, None);
+        }
+        let breaking = budget.breaking;
+        self.budget = None;
+        self.breaks += 1;
+        (passing, Some(breaking))
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Connection {
+    /// Ends it for both sides. Reset, it goes once the last of its threads has let go of it.
+    fn end(&self, breaking: Breaking) {
+        let ends = [&self.near, &self.far];
+        let how = match breaking {
+            Breaking::Close => Shutdown::Both,
+            Breaking::Reset => {
+                self.is_reset.store(true, Ordering::SeqCst);
+                for end in ends {
+                    let _ = sockopt::set_socket_linger(end, Some(Duration::ZERO));
+                }
+                // Wakes the threads that read, and says nothing to the other side.
+                Shutdown::Read
+            }
+        };
+        for end in ends {
+            let _ = end.shutdown(how);
+        }
+    }
 }
 
-fn accept(shared: &Arc<Mutex<State>>, near: TcpStream, target: SocketAddr) {
+fn accept(shared: &Arc<Shared>, near: TcpStream, target: SocketAddr) {
     let Ok(far) = TcpStream::connect(target) else {
         return;
     };
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
-    let clone = |stream: &TcpStream| stream.try_clone().expect("a clone");
+    let connection = Arc::new(Connection {
+        near,
+        far,
+        is_doomed: AtomicBool::new(false),
+        is_reset: AtomicBool::new(false),
+    });
     let number = {
-        let mut state = lock(shared);
+        let mut state = shared.lock();
         if state.is_cut {
             return;
         }
+        if state.rate.is_some() {
+            for end in [&connection.near, &connection.far] {
+                let _ = sockopt::set_socket_recv_buffer_size(end, SLOW_BUFFER_BYTES);
+            }
+        }
         state.accepted += 1;
         let number = state.accepted;
-        state.open.insert(number, [clone(&near), clone(&far)]);
+        state.open.insert(number, Arc::clone(&connection));
         number
     };
-    let (near_in, far_out) = (clone(&near), clone(&far));
-    // Set by a request whose answer shall not arrive.
-    let is_doomed = Arc::new(AtomicBool::new(false));
-    let (state, dooms) = (Arc::clone(shared), Arc::clone(&is_doomed));
-    thread::spawn(move || {
-        pump(near_in, far_out, |count| match lock(&state).cut_next() {
-            None => Passing::All,
-            Some(Cut::AtOnce) => Passing::Part(count),
-            Some(Cut::AtAnswer) => {
-                dooms.store(true, Ordering::SeqCst);
-                Passing::All
+    for way in [Way::ToNode, Way::ToAsker] {
+        let (shared, connection) = (Arc::clone(shared), Arc::clone(&connection));
+        thread::spawn(move || {
+            pump::run(&shared, &connection, way);
+            if way == Way::ToAsker {
+                shared.lock().open.remove(&number);
             }
         });
-    });
-    let shared = Arc::clone(shared);
-    thread::spawn(move || {
-        pump(far, near, |count| match is_doomed.load(Ordering::SeqCst) {
-            true => Passing::Part(0),
-            false => judge(&shared, count),
-        });
-        lock(&shared).open.remove(&number);
-    });
-}
-
-/// What becomes of a piece of bytes.
-enum Passing {
-    All,
-    /// So many pass, then everything breaks.
-    Part(usize),
-}
-
-fn judge(shared: &Mutex<State>, count: usize) -> Passing {
-    let delay = {
-        let mut state = lock(shared);
-        match state.slow.strikes() {
-            true => state.slow_for,
-            false => state.delay,
-        }
-    };
-    hold(delay);
-    let mut state = lock(shared);
-    let passing = state.spend(count);
-    if passing == count && state.budget != Some(0) {
-        return Passing::All;
     }
-    state.budget = None;
-    state.breaks += 1;
-    Passing::Part(passing)
-}
-
-/// Waits on a channel that nobody sends to: a wait that is a delay by intent.
-fn hold(delay: Duration) {
-    if delay.is_zero() {
-        return;
-    }
-    let (_keep, never) = mpsc::channel::<()>();
-    assert_eq!(never.recv_timeout(delay), Err(RecvTimeoutError::Timeout));
-}
-
-fn pump(mut from: TcpStream, mut to: TcpStream, judge: impl Fn(usize) -> Passing) {
-    let mut bytes = [0; 16 << 10];
-    while let Ok(count @ 1..) = from.read(&mut bytes) {
-        let (pass, goes_on) = match judge(count) {
-            Passing::All => (count, true),
-            Passing::Part(part) => (part, false),
-        };
-        if to.write_all(&bytes[..pass]).is_err() || !goes_on {
-            break;
-        }
-    }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
