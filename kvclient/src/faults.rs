@@ -39,8 +39,10 @@ pub enum Guarantee {
     Lock,
     /// A replica whose log has parted, or whose primary is shorter, keeps its data and serves none of it.
     Handshake,
-    /// A first copy answers nothing before it is complete.
+    /// A copy answers nothing before it is complete.
     WholeCopy,
+    /// A replica applies every record that it appends to its log.
+    ApplyAll,
     /// An acknowledgement counts only from a replica of the map that has what it claims.
     AckCounting,
     /// Running requests are finished before the node ends.
@@ -77,6 +79,7 @@ pub const GUARANTEES: &[(&str, Guarantee)] = &[
     ("lock", Guarantee::Lock),
     ("handshake", Guarantee::Handshake),
     ("whole_copy", Guarantee::WholeCopy),
+    ("apply_all", Guarantee::ApplyAll),
     ("ack_counting", Guarantee::AckCounting),
     ("drain", Guarantee::Drain),
     ("deduplication", Guarantee::Deduplication),

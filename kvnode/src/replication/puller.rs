@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use kvclient::{
     attempt::AttemptError,
-    faults,
+    faults::{self, Guarantee},
     node_client::{NodeClient, SnapshotRequest},
     position::{Lineage, Position, Seq},
     shard_map::Address,
@@ -165,6 +165,10 @@ impl Puller {
             None => {}
             Some(ErrorCode::SnapshotRequired) => {
                 // The old generation closes only once nobody holds it.
+                drop(storage);
+                return self.take_snapshot(&primary, OldGeneration::Remove).await;
+            }
+            Some(_) if faults::is_off(Guarantee::Handshake) => {
                 drop(storage);
                 return self.take_snapshot(&primary, OldGeneration::Remove).await;
             }
@@ -360,10 +364,13 @@ fn build(
     let shard = own_shard(&map, service.place());
     let slots = shard.slots_text();
     let mut sink = Sink::new(path, &service.config.sizes, &shard.name, &slots);
-    while let Some(piece) = queue.blocking_recv() {
-        let built = sink
-            .push(&piece)
-            .map_err(|error| Trouble::Unreachable(error.to_string()))?;
+    loop {
+        let built = match queue.blocking_recv() {
+            Some(piece) => sink.push(&piece),
+            None if faults::is_off(Guarantee::WholeCopy) => sink.finish_early().map(Some),
+            None => break,
+        };
+        let built = built.map_err(|error| Trouble::Unreachable(error.to_string()))?;
         faults::point("snapshot.piece_stored");
         if let Some(built) = built {
             faults::point("snapshot.before_force");

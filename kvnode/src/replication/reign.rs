@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use kvclient::{
+    faults::{self, Guarantee},
     node_client::NodeClient,
     position::{Epoch, Position},
     shard_map::Address,
@@ -46,7 +47,9 @@ pub(crate) enum Start {
 
 /// Decides from this node's own standing and those of the nodes that answered.
 pub(crate) fn decide(own: &Standing, others: &[Standing], promoted: bool) -> Start {
-    for other in others.iter().filter(|other| other.history.is_some()) {
+    let is_told =
+        |other: &&Standing| other.history.is_some() && !faults::is_off(Guarantee::Handshake);
+    for other in others.iter().filter(is_told) {
         let ours = other.history == own.history;
         let empty = own.durable == Position::ZERO;
         let why = if empty && other.durable != Position::ZERO {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kvclient::{
+    faults::{self, Guarantee},
     position::Seq,
     shard_map::Role,
     wire::{
@@ -110,7 +111,7 @@ fn judge(service: &Service, storage: &Storage, pull: &PullRequest) -> Result<Ver
     let map = service.map.load();
     let is_ours =
         own_shard(&map, service.place()).role_of(&pull.node_address) == Some(Role::Replica);
-    if !is_ours || service.role() == Role::Replica {
+    if (!is_ours || service.role() == Role::Replica) && !faults::is_off(Guarantee::AckCounting) {
         // Its word counts for nothing, whatever it says of itself.
         return Ok(if matches!(verdict, Verdict::StaleEpoch { .. }) {
             Verdict::ForeignHistory
@@ -128,7 +129,9 @@ fn judge(service: &Service, storage: &Storage, pull: &PullRequest) -> Result<Ver
                 .progress
                 .saw_replica(pull.node_id, pull.node_address.clone(), position);
         }
-        Verdict::StaleEpoch { newer } => service.fence(newer),
+        Verdict::StaleEpoch { newer } if !faults::is_off(Guarantee::Handshake) => {
+            service.fence(newer)
+        }
         _ => {}
     }
     Ok(verdict)
