@@ -125,6 +125,28 @@ impl Home {
         Ok(())
     }
 
+    /// Opens the generation in force for one look at it and closes it again; nothing is served from it.
+    ///
+    /// # Errors
+    /// [`HomeError`]: it cannot be opened; it stays as it is.
+    pub fn look<T>(
+        &self,
+        service: &Service,
+        look: impl FnOnce(&Storage) -> T,
+    ) -> Result<T, HomeError> {
+        let inner = self.lock();
+        let path = inner.dir.current()?;
+        let sizes = &service.config.sizes;
+        let history = inner.dir.history().unwrap_or_default();
+        let (storage, threads) =
+            storage::open(&path, history, sizes, &service.clock, &self.failures)?;
+        let seen = look(&storage);
+        storage.commit.stop();
+        drop(storage);
+        threads.close().map_err(StorageError::from)?;
+        Ok(seen)
+    }
+
     /// Makes an empty generation of a history, puts it in force and opens it. `state` is what the marker says of it
     /// from then on.
     ///

@@ -141,6 +141,7 @@ impl Puller {
             .clone();
         let marker = self.home.marker();
         if marker.state == State::Rejoining {
+            self.keep_tail(&primary).await?;
             return self.take_snapshot(&primary, OldGeneration::Keep).await;
         }
         if !marker.distrust.is_empty() {
@@ -296,6 +297,61 @@ impl Puller {
             "this replica's log is not a prefix of the primary's at {primary}: {message}. {saved}. If the primary is \
              right, start this node once with --rejoin; if this node is right, make it the primary"
         ))
+    }
+
+    /// Before data that a person gave up is set aside: what only it holds is written where people look for it. That
+    /// data may be given up because it cannot be opened; then it is kept as it is.
+    async fn keep_tail(&self, primary: &Address) -> Result<(), Trouble> {
+        if faults::is_off(Guarantee::Handshake) {
+            return Ok(());
+        }
+        let asked = self.look(|puller, storage| puller.request(Some(storage)));
+        let Some(request) = asked.await?.transpose()? else {
+            return Ok(());
+        };
+        let answer = self.client.pull(primary, &request, WAIT + ANSWER_WITHIN);
+        let answer = answer.await.map_err(unreachable)?;
+        let common = match answer.error_code() {
+            Some(ErrorCode::Diverged) => answer.common.unwrap_or(Position::ZERO).seq,
+            Some(ErrorCode::ForeignHistory) => 0,
+            _ => return Ok(()),
+        };
+        let dir = self.home.diverged_dir();
+        let saved = self.look(move |_, storage| diverged::save_tail(&dir, storage, common));
+        match saved.await? {
+            Some(Ok(path)) => {
+                tracing::warn!(path = %path.display(), "what only this node had is kept");
+                Ok(())
+            }
+            Some(Err(error)) => Err(Trouble::Unreachable(format!(
+                "what only this node has cannot be copied aside: {error}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at the generation that was given up; `None` if it cannot be opened.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Self, &Storage) -> T + Send + 'static,
+    ) -> Result<Option<T>, Trouble> {
+        let puller = Self {
+            service: Arc::clone(&self.service),
+            home: Arc::clone(&self.home),
+            client: self.client.clone(),
+        };
+        let looked = move || {
+            let home = Arc::clone(&puller.home);
+            home.look(&puller.service, |storage| look(&puller, storage))
+        };
+        match tokio::task::spawn_blocking(looked).await {
+            Ok(Ok(seen)) => Ok(Some(seen)),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the data that was given up cannot be opened; it is kept as it is");
+                Ok(None)
+            }
+            Err(_) => Err(Trouble::Ended),
+        }
     }
 
     async fn save_tail(&self, storage: &Storage, common: Seq) -> String {

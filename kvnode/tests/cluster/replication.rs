@@ -791,6 +791,35 @@ async fn a_promoted_replica_goes_on_and_the_old_primary_takes_no_writes() {
     assert_same_entries(new, old).await;
 }
 
+/// An old primary had taken writes that the promoted replica never got. Told to --rejoin, it set them aside in its old
+/// generation, where nobody looks, while a replica that has parted writes what only it has to `diverged/`.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_primary_that_rejoins_saves_what_only_it_has() {
+    let cluster = Cluster::start(Shape::pair()).await;
+    let (old, new) = (cluster.primary(0), cluster.replica(0, 0));
+    let common = old.put("common", "v").await;
+    new.wait_visible(common, "the replica has the write").await;
+    new.kill();
+    old.put("only", "here").await;
+    old.kill();
+    new.write_map(&swapped(&cluster, 2));
+    new.spawn(&["--promote"]);
+    new.wait_ready().await;
+    let theirs = new.put("theirs", "v").await;
+    old.write_map(&swapped(&cluster, 2));
+    old.spawn(&["--rejoin"]);
+    old.wait_visible(theirs, "the old primary follows the new one")
+        .await;
+    let tail = saved_tail(old);
+    assert_eq!(tail.len(), 1, "{tail:?}");
+    assert_eq!(
+        (&tail[0]["key"], &tail[0]["value"]),
+        (&"only".into(), &"here".into())
+    );
+    assert_eq!(old.get("only").await, None);
+    assert_same_entries(new, old).await;
+}
+
 /// A replica that has followed a newer primary tells the old one so, which stops at once and remembers it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_primary_is_fenced_by_what_a_replica_knows() {
