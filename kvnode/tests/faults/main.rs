@@ -20,6 +20,7 @@ mod ledger;
 mod points;
 mod readers;
 mod refused;
+mod replicas;
 mod small_disk;
 mod stopped;
 #[allow(
