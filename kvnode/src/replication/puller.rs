@@ -299,52 +299,56 @@ impl Puller {
         ))
     }
 
-    /// Before data that a person gave up is set aside: what only it holds is written where people look for it. That
-    /// data may be given up because it cannot be opened; then it is kept as it is.
+    /// Before data that a person gave up is set aside: what only it holds is written where people look for it. The
+    /// primary is asked how far both are the same without a word of this node's own reigns, which may be newer: whoever
+    /// is told to rejoin ends nobody's reign.
     async fn keep_tail(&self, primary: &Address) -> Result<(), Trouble> {
         if faults::is_off(Guarantee::Handshake) {
             return Ok(());
         }
-        let asked = self.look(|puller, storage| puller.request(Some(storage)));
-        let Some(request) = asked.await?.transpose()? else {
-            return Ok(());
+        let question = PullRequest {
+            max_bytes: 1,
+            wait_ms: 0,
+            ..self.request(None)?
         };
-        let answer = self.client.pull(primary, &request, WAIT + ANSWER_WITHIN);
+        let answer = self.client.pull(primary, &question, ANSWER_WITHIN);
         let answer = answer.await.map_err(unreachable)?;
-        let common = match answer.error_code() {
-            Some(ErrorCode::Diverged) => answer.common.unwrap_or(Position::ZERO).seq,
-            Some(ErrorCode::ForeignHistory) => 0,
-            _ => return Ok(()),
+        let (Some(history), Some(lineage), Some(durable)) =
+            (answer.history, answer.lineage, answer.durable)
+        else {
+            let why = answer.error.map(|error| error.message);
+            return Err(Trouble::Unreachable(why.unwrap_or_default()));
         };
         let dir = self.home.diverged_dir();
-        let saved = self.look(move |_, storage| diverged::save_tail(&dir, storage, common));
-        match saved.await? {
+        let saved = self.look(move |storage| {
+            let (own, end) = (storage.store.lineage(), storage.log.durable().seq);
+            let common = match history == storage.history {
+                true => lineage.common_seq(durable.seq, &own, end),
+                false => 0,
+            };
+            (common < end).then(|| diverged::save_tail(&dir, storage, common))
+        });
+        match saved.await?.flatten() {
+            None => {}
             Some(Ok(path)) => {
                 tracing::warn!(path = %path.display(), "what only this node had is kept");
-                Ok(())
             }
-            Some(Err(error)) => Err(Trouble::Unreachable(format!(
-                "what only this node has cannot be copied aside: {error}"
-            ))),
-            None => Ok(()),
+            Some(Err(error)) => {
+                let why = format!("what only this node has cannot be copied aside: {error}");
+                return Err(Trouble::Unreachable(why));
+            }
         }
+        Ok(())
     }
 
-    /// Looks at the generation that was given up; `None` if it cannot be opened.
+    /// Looks at the generation that was given up. `None` if it cannot be opened, which may be why it was; then it is
+    /// kept as it is.
     async fn look<T: Send + 'static>(
         &self,
-        look: impl FnOnce(&Self, &Storage) -> T + Send + 'static,
+        look: impl FnOnce(&Storage) -> T + Send + 'static,
     ) -> Result<Option<T>, Trouble> {
-        let puller = Self {
-            service: Arc::clone(&self.service),
-            home: Arc::clone(&self.home),
-            client: self.client.clone(),
-        };
-        let looked = move || {
-            let home = Arc::clone(&puller.home);
-            home.look(&puller.service, |storage| look(&puller, storage))
-        };
-        match tokio::task::spawn_blocking(looked).await {
+        let (home, service) = (Arc::clone(&self.home), Arc::clone(&self.service));
+        match tokio::task::spawn_blocking(move || home.look(&service, look)).await {
             Ok(Ok(seen)) => Ok(Some(seen)),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the data that was given up cannot be opened; it is kept as it is");

@@ -801,6 +801,12 @@ async fn an_old_primary_that_rejoins_saves_what_only_it_has() {
     new.wait_visible(common, "the replica has the write").await;
     new.kill();
     old.put("only", "here").await;
+    // Reigns that nobody else knows of, newer than the one that the replica will begin.
+    for _ in 0..2 {
+        old.kill();
+        old.start().await;
+    }
+    let own = old.at("durable").await;
     old.kill();
     new.write_map(&swapped(&cluster, 2));
     new.spawn(&["--promote"]);
@@ -811,12 +817,16 @@ async fn an_old_primary_that_rejoins_saves_what_only_it_has() {
     old.wait_visible(theirs, "the old primary follows the new one")
         .await;
     let tail = saved_tail(old);
-    assert_eq!(tail.len(), 1, "{tail:?}");
+    assert!(own.epoch > theirs.epoch, "{own} {theirs}");
+    assert_eq!(tail.len(), 3, "the write and two reigns: {tail:?}");
     assert_eq!(
         (&tail[0]["key"], &tail[0]["value"]),
         (&"only".into(), &"here".into())
     );
     assert_eq!(old.get("only").await, None);
+    let after = new.put("after", "v").await;
+    old.wait_visible(after, "the new primary's reign goes on")
+        .await;
     assert_same_entries(new, old).await;
 }
 
