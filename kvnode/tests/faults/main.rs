@@ -17,6 +17,7 @@ mod exhausted;
 mod io_errors;
 mod killed;
 mod ledger;
+mod linear;
 mod points;
 mod readers;
 mod refused;
