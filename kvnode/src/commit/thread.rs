@@ -113,6 +113,8 @@ impl Committer {
         let mut ops = 0;
         let mut next = Some(first);
         while let Some(command) = next.take() {
+            // Not the time at which the group began: who asks now may have read what had expired since.
+            group.time_ms = self.clock.now_ms();
             match command {
                 Command::Frames { .. } | Command::Stop => {
                     self.close(&mut group)?;

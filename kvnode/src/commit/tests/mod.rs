@@ -31,6 +31,7 @@ const LOG: LogOptions = LogOptions {
 struct Started {
     log: Log,
     commit: Commit,
+    clock: Arc<ShardClock>,
     failures: mpsc::Receiver<String>,
 }
 
@@ -46,10 +47,11 @@ async fn started_with(dir: &Path, max_frame_bytes: usize) -> Started {
     let store = Store::open(&lmdb, HISTORY, options).unwrap();
     let (log, writer) = Log::create(&dir.join("log"), HISTORY, Link::default(), LOG).unwrap();
     let (failed, failures) = mpsc::channel();
+    let clock = Arc::new(ShardClock::start(0));
     let parts = CommitParts {
         log: writer,
         store,
-        clock: Arc::new(ShardClock::start(0)),
+        clock: Arc::clone(&clock),
         max_frame_bytes,
         on_failure: Box::new(move |why| failed.send(why).unwrap()),
     };
@@ -58,6 +60,7 @@ async fn started_with(dir: &Path, max_frame_bytes: usize) -> Started {
     Started {
         log,
         commit,
+        clock,
         failures,
     }
 }
@@ -164,6 +167,33 @@ async fn a_group_larger_than_a_frame_is_split_to_fit() {
     });
     assert_eq!(commit.delete_expired(due.collect()).await, 40);
     assert_eq!(log.durable(), Position::new(1, 1 + 120));
+}
+
+/// All of a group was decided at the time at which its first command came. A caller who had read that an entry was
+/// gone, its time being over, and whose put-if-absent joined a group that had begun before, was told that it was there.
+#[tokio::test]
+async fn a_write_is_not_decided_at_an_earlier_time_than_was_read_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { commit, clock, .. } = started(dir.path()).await;
+    let expiring = Action::Put {
+        value: Bytes::new(),
+        ttl_ms: Some(60_000),
+    };
+    let written = commit.write(vec![op("key", expiring)]).await;
+    assert_eq!(written[0].status, 204);
+    let (go_on, waits) = mpsc::channel::<()>();
+    let moved = Arc::clone(&clock);
+    commit.run_on_thread(move || {
+        let _ = waits.recv();
+        // The group has begun; a reader sees this time now.
+        moved.saw_frame(moved.now_ms() + 60_000);
+    });
+    let mut if_absent = put("key", 1);
+    if_absent.op.terms.condition = Some(Condition::Absent);
+    let mut write = Box::pin(commit.write(vec![if_absent]));
+    assert!(futures_util::poll!(&mut write).is_pending(), "it is queued");
+    drop(go_on);
+    assert_eq!(write.await[0].status, 204);
 }
 
 /// After a panic of the thread the node stayed, ready, and refused every write.
