@@ -4,6 +4,7 @@ use std::{sync::atomic::Ordering, time::Instant};
 
 use bytes::Bytes;
 use kvclient::{
+    faults::{self, Guarantee},
     position::Position,
     wire::{
         batch::{Op, OpResult, RequestId},
@@ -135,6 +136,9 @@ impl Committer {
         group: &Group,
         identity: &Identity,
     ) -> Option<(Result<Bytes, OpResult>, Rests)> {
+        if faults::is_off(Guarantee::Deduplication) {
+            return None;
+        }
         let (known, rests) = match group.look_up(identity) {
             Known::New => (
                 self.remembered.look_up(identity, group.time_ms),

@@ -53,7 +53,18 @@ pub enum NotBegun {
     Failed(#[from] Broken),
 }
 
-/// Starts a snapshot; its bytes come out of the queue, an error last if it broke.
+/// What is copied, and how much log may be kept for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// Name of the shard.
+    pub shard: String,
+    /// Its slots, as the map writes them.
+    pub slots: String,
+    /// Bytes of log kept at most while it is streamed.
+    pub log_limit_bytes: u64,
+}
+
+/// Starts a snapshot of the service's shard; its bytes come out of the queue, an error last if it broke.
 ///
 /// # Errors
 /// [`NotBegun`]: nothing is being streamed.
@@ -63,17 +74,33 @@ pub fn start(
 ) -> Result<mpsc::Receiver<Result<Bytes, Broken>>, NotBegun> {
     let map = service.map.load();
     let shard = own_shard(&map, service.place());
+    let copied = Copied {
+        shard: shard.name.clone(),
+        slots: shard.slots_text(),
+        log_limit_bytes: service.config.sizes.snapshot_log_limit_bytes,
+    };
+    stream(storage, &service.clock, copied)
+}
+
+/// As [`start`], for a storage without a service around it.
+///
+/// # Errors
+/// As [`start`].
+pub fn stream(
+    storage: &Storage,
+    clock: &Arc<ShardClock>,
+    copied: Copied,
+) -> Result<mpsc::Receiver<Result<Bytes, Broken>>, NotBegun> {
     // Held from before the start is looked up, so that its frame cannot be given free in between.
     let visible = storage.store.visible();
-    let limit_bytes = service.config.sizes.snapshot_log_limit_bytes;
-    let hold = storage.log.hold(visible.seq, limit_bytes);
+    let hold = storage.log.hold(visible.seq, copied.log_limit_bytes);
     let hold = hold.ok_or(NotBegun::TooMany)?;
     let start = storage.log.link_at(visible.seq).map_err(broken)?;
     let header = Header {
         history: storage.history,
         start: start.ok_or_else(|| broken(format!("no frame ends at {visible}")))?,
-        shard: shard.name.clone(),
-        slots: shard.slots_text(),
+        shard: copied.shard,
+        slots: copied.slots,
         lineage: {
             let mut lineage = storage.store.lineage().as_ref().clone();
             lineage.truncate_after(visible.seq);
@@ -81,7 +108,7 @@ pub fn start(
         },
     };
     let (queue, receiver) = mpsc::channel(QUEUE + 1);
-    let (storage, clock) = (storage.clone(), Arc::clone(&service.clock));
+    let (storage, clock) = (storage.clone(), Arc::clone(clock));
     std::thread::Builder::new()
         .name("snapshot".into())
         .spawn(move || match Sender::new(queue, TAKE_WITHIN) {
