@@ -18,6 +18,7 @@ mod io_errors;
 mod killed;
 mod ledger;
 mod linear;
+mod model;
 mod points;
 mod readers;
 mod refused;
