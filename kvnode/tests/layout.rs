@@ -107,6 +107,7 @@ const ORDER: &[&str] = &[
     "http/kv",
     "http/log",
     "http/metrics",
+    "http/openapi",
     "http/scan",
     "http/watch",
     "http",

@@ -141,6 +141,11 @@ const TABLE: &[(ErrorCode, &str, u16)] = &[
 ];
 
 impl ErrorCode {
+    /// Every code, in the order of their statuses; [`Self::Other`] at the end.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|row| row.0)
+    }
+
     /// The code as it stands in the body.
     pub fn as_str(self) -> &'static str {
         self.row().1

@@ -51,6 +51,8 @@ pub mod route {
     pub const READYZ: &str = "/readyz";
     /// Prometheus metrics.
     pub const METRICS: &str = "/metrics";
+    /// The API's description.
+    pub const OPENAPI: &str = "/openapi.json";
 }
 
 /// Header names, lower case as HTTP libraries want them.

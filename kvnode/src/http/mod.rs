@@ -13,6 +13,7 @@ mod kv;
 mod lines;
 mod log;
 mod metrics;
+mod openapi;
 mod request;
 mod scan;
 mod watch;
@@ -95,6 +96,7 @@ async fn handle(
         route::HEALTHZ => admin::healthz(service).await,
         route::READYZ => admin::readyz(service).await,
         route::METRICS => metrics::metrics(service).await,
+        route::OPENAPI => openapi::openapi(&service),
         route::LOG => log::log(request, service).await,
         route::SNAPSHOT => log::snapshot(request, service).await,
         _ => no_such_path(path, &service),
@@ -117,6 +119,7 @@ const READ_ONLY_PATHS: &[&str] = &[
     route::HEALTHZ,
     route::READYZ,
     route::METRICS,
+    route::OPENAPI,
     route::WATCH,
     route::LOG,
     route::SNAPSHOT,

@@ -12,6 +12,7 @@ mod forged;
 mod keys;
 mod limits;
 mod lines;
+mod openapi;
 mod put_get;
 mod redirect;
 mod replication;
