@@ -214,11 +214,11 @@ documentation() {
 
 scripts() {
     local script
-    for script in launch.sh test.sh tests/readme.sh .ci/run; do
+    for script in launch.sh test.sh tests/readme.sh tests/schemathesis.sh .ci/run; do
         check bash -n "$script"
     done
     if command -v shellcheck >/dev/null; then
-        check shellcheck launch.sh test.sh tests/readme.sh .ci/run
+        check shellcheck launch.sh test.sh tests/readme.sh tests/schemathesis.sh .ci/run
     else
         skip "shellcheck" "not installed"
     fi
@@ -245,6 +245,7 @@ cluster() {
     PATH=$target/release:$PATH readme "$prefix" "$nodes"
     tool "$target/release/kv" "$map"
     examples "$target/release" "$map"
+    requests_from_description "$nodes"
     check stop_cluster 0
     # What was stored is there again, and the ports are free again.
     check start_cluster "$map"
@@ -351,6 +352,18 @@ readme() {
     local log=$scratch/readme.log
     tests/readme.sh README.md "$1" "$2" | tee "$log" || true
     local last
+    last=$(tail -n 1 "$log")
+    count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
+}
+
+# Every answer is one that /openapi.json describes.
+requests_from_description() {
+    local log=$scratch/schemathesis.log last
+    if ! command -v schemathesis >/dev/null; then
+        skip "requests made from /openapi.json" "schemathesis is not installed" 4
+        return
+    fi
+    KV_BAR=$([ "$bar" = no ] || echo 1) tests/schemathesis.sh "$1" "$scratch/data" | tee "$log" || true
     last=$(tail -n 1 "$log")
     count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
 }
