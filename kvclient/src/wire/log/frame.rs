@@ -78,8 +78,8 @@ pub struct ChainError {
 }
 
 impl FrameHeader {
-    /// Reads a header if these forty bytes are one: sizes plausible and the CRC right. `None` is no judgement:
-    /// zeros, remains and damage look the same from here.
+    /// Reads a header if these forty bytes are one: sizes plausible, no seq beyond the last there is, and the CRC
+    /// right. `None` is no judgement: zeros, remains and damage look the same from here.
     pub fn parse(bytes: &[u8; FRAME_HEADER_BYTES]) -> Option<Self> {
         let u32_at = |at: usize| {
             u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
@@ -97,7 +97,8 @@ impl FrameHeader {
         };
         let plausible =
             header.body_bytes > 0 && header.count > 0 && header.epoch > 0 && header.first_seq > 0;
-        (plausible && header.crc == crc32c::crc32c(&bytes[..36])).then_some(header)
+        let has_next = header.first_seq.checked_add(header.count.into()).is_some();
+        (plausible && has_next && header.crc == crc32c::crc32c(&bytes[..36])).then_some(header)
     }
 
     /// The forty bytes of this header, with its CRC computed anew.
@@ -141,7 +142,7 @@ impl FrameHeader {
     /// # Errors
     /// [`ChainError`]: not the next frame.
     pub fn check_follows(&self, link: &Link) -> Result<(), ChainError> {
-        let follows = self.first_seq == link.position.seq + 1
+        let follows = link.position.seq.checked_add(1) == Some(self.first_seq)
             && self.epoch >= link.position.epoch
             && self.prev == link.crc;
         if follows || faults::is_off(Guarantee::Chain) {

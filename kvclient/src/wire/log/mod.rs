@@ -157,6 +157,33 @@ mod tests {
         }
     }
 
+    /// A header may say any seqs under a right checksum. The seq of its last record was added up without a look at
+    /// the end of the numbers: a panic, or a frame that seemed to end before it began.
+    #[test]
+    fn seqs_beyond_the_last_one_are_no_frame() {
+        let header = |first_seq, count| FrameHeader {
+            first_seq,
+            count,
+            ..frame(&[put("k", "v")]).header
+        };
+        for (first_seq, count, is_one) in [
+            (u64::MAX - 2, 2, true),
+            (u64::MAX - 1, 2, false),
+            (u64::MAX, 1, false),
+            (2, u32::MAX, true),
+        ] {
+            let bytes = header(first_seq, count).to_bytes();
+            let read = FrameHeader::parse(&bytes);
+            assert_eq!(read.is_some(), is_one, "{count} from {first_seq}");
+            assert!(read.is_none_or(|read| read.last_seq() >= first_seq));
+        }
+        let end = Link {
+            position: Position::new(2, u64::MAX),
+            crc: 0xdead_beef,
+        };
+        assert!(header(1, 1).check_follows(&end).is_err());
+    }
+
     #[test]
     fn lineage_travels_as_text_and_bytes() {
         let mut lineage = Lineage::new();
