@@ -201,3 +201,47 @@ impl Marker {
         Ok(marker)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn marker() -> Marker {
+        Marker {
+            format: LOG_FORMAT,
+            node_id: "0123456789abcdef".into(),
+            shard: "shard1".into(),
+            slots: "0-5460".into(),
+            role: "replica".into(),
+            state: State::Ready,
+            history: "00000000000000000000000000000001".into(),
+            fenced_by: 3,
+            distrust: "it \"is\" wrong".into(),
+        }
+    }
+
+    proptest! {
+        // Each case syncs two files.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// A marker that a person or a disk has changed is read, or refused as damaged; what is read stays as it is.
+        #[test]
+        fn a_changed_marker_is_read_or_refused(at in any::<prop::sample::Index>(), with in any::<u8>(), len in 0..400_usize) {
+            let dir = tempfile::tempdir().unwrap();
+            marker().save(dir.path()).unwrap();
+            let file = dir.path().join(FILE);
+            let mut bytes = fs::read(&file).unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            bytes.truncate(len.max(1));
+            fs::write(&file, bytes).unwrap();
+            if let Ok(Some(read)) = Marker::read(dir.path()) {
+                fs::remove_file(&file).unwrap();
+                read.save(dir.path()).unwrap();
+                prop_assert_eq!(Marker::read(dir.path()).unwrap(), Some(read));
+            }
+        }
+    }
+}

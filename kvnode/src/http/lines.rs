@@ -270,7 +270,11 @@ fn encode_line(result: &OpResult, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use kvclient::wire::error::{Applied, ErrorCode};
+    use kvclient::wire::{
+        batch,
+        error::{Applied, ErrorCode},
+    };
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -520,5 +524,73 @@ mod tests {
             "\n",
         );
         assert_eq!(text, expected);
+    }
+
+    /// Lines that are nearly right: known fields with values of every kind.
+    fn any_line() -> impl Strategy<Value = String> {
+        let name = prop_oneof![
+            prop::sample::select(vec![
+                "op",
+                "key",
+                "key_b64",
+                "value",
+                "value_b64",
+                "delta",
+                "ttl",
+                "if_match",
+                "ack",
+                "request_id",
+                "min_position",
+                "max_lag_ms",
+            ]),
+            Just("nobody_knows_me"),
+        ];
+        let value = prop_oneof![
+            prop::sample::select(vec![
+                "\"get\"",
+                "\"put\"",
+                "\"incr\"",
+                "\"expire\"",
+                "\"90s\"",
+                "\"1.2\"",
+                "\"/w==\"",
+                "\"*\"",
+                "\"majority\"",
+                "7",
+                "-1",
+                "null",
+                "[]",
+                "1e400",
+                "99999999999999999999",
+            ])
+            .prop_map(str::to_owned),
+            any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
+        ];
+        prop::collection::vec((name, value), 0..6).prop_map(|fields| {
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| format!("\"{name}\":{value}"))
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        })
+    }
+
+    fn check_ops(body: &[u8]) {
+        if let Ok(ops) = decode_lines(body) {
+            let frames = batch::encode_ops(ops.iter());
+            assert_eq!(batch::decode_ops(frames.into()), Ok(ops), "as frames");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            check_ops(&body);
+        }
+
+        #[test]
+        fn what_is_nearly_a_line_is_an_op_or_refused(lines in prop::collection::vec(any_line(), 1..4)) {
+            check_ops(lines.join("\n").as_bytes());
+        }
     }
 }

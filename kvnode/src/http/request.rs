@@ -233,6 +233,7 @@ pub(super) fn parsed<T>(
 #[cfg(test)]
 mod tests {
     use actix_web::test::TestRequest;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -365,6 +366,24 @@ mod tests {
             ("kv-request-id", "abc.1"),
         ] {
             assert!(terms_of(name, value).is_err(), "{name}: {value}");
+        }
+    }
+
+    proptest! {
+        /// Whatever stands in a header is understood in one way, or refused.
+        #[test]
+        fn texts_of_headers(text in any::<String>(), near in "[0-9a-f-]{30,38}\\.?[0-9+ ]{0,21};?(floor=)?[0-9]{0,21}") {
+            for text in [&text, &near] {
+                if let Some(id) = parse_request_id(text) {
+                    let written = format!("{:032x}.{};floor={}", id.client, id.n, id.floor);
+                    prop_assert_eq!(parse_request_id(&written), Some(id));
+                }
+                let _ = parse_ack(text);
+                if let Some(number) = number::<u64>(text) {
+                    let written = format!("{number:0>0$}", text.len());
+                    prop_assert_eq!(&written, text);
+                }
+            }
         }
     }
 }

@@ -86,6 +86,8 @@ impl SegmentHeader {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn header() -> SegmentHeader {
@@ -134,5 +136,24 @@ mod tests {
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
         let problem = SegmentHeader::parse(&bytes).expect_err("format 9");
         assert!(problem.contains("format 9"), "{problem}");
+    }
+
+    proptest! {
+        /// Under a right checksum too, bytes are a header in one way only, or none.
+        #[test]
+        fn any_bytes_are_a_header_or_refused(mut bytes in any::<[u8; HEADER_USED_BYTES]>(), is_stamped in any::<bool>()) {
+            prop_assert!(SegmentHeader::parse(&bytes).is_err());
+            if is_stamped {
+                bytes[..8].copy_from_slice(&header().to_bytes()[..8]);
+            }
+            bytes[48..60].fill(0);
+            let crc = crc32c::crc32c(&bytes[..60]);
+            bytes[60..].copy_from_slice(&crc.to_le_bytes());
+            let header = SegmentHeader::parse(&bytes);
+            prop_assert_eq!(header.is_ok(), is_stamped);
+            if let Ok(header) = header {
+                prop_assert_eq!(header.to_bytes(), bytes);
+            }
+        }
     }
 }

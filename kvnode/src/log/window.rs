@@ -126,6 +126,8 @@ impl Window {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Frozen: the file looks like this.
@@ -163,5 +165,19 @@ mod tests {
         assert!(span.covers(2) && span.covers(9) && !span.covers(1) && !span.covers(10));
         window.clear().unwrap();
         assert_eq!(Window::read(dir.path()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_window_or_nothing(mut bytes in any::<[u8; USED_BYTES]>()) {
+            prop_assert_eq!(Span::parse(&bytes), None);
+            bytes[..8].copy_from_slice(&Span { after: 5, end: 300 }.to_bytes()[..8]);
+            let crc = crc32c::crc32c(&bytes[..24]);
+            bytes[24..].copy_from_slice(&crc.to_le_bytes());
+            if let Some(span) = Span::parse(&bytes) {
+                prop_assert!(span.covers(span.end) && !span.covers(span.after));
+                prop_assert_eq!(span.to_bytes(), bytes);
+            }
+        }
     }
 }

@@ -163,6 +163,7 @@ fn row(env: &Env, txn: &RoTxn, name: &[u8]) -> Result<Option<Bytes>, StoreError>
 #[cfg(test)]
 mod tests {
     use kvclient::position::Reign;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -232,5 +233,21 @@ mod tests {
             read_history(&env, &txn),
             Err(StoreError::Refused(_))
         ));
+    }
+
+    proptest! {
+        /// A row that says it has more reigns than it has bytes is refused; one that is read is written the same.
+        #[test]
+        fn any_state_is_read_or_refused(mut row in prop::collection::vec(any::<u8>(), 0..120), reigns in 0..4_u32) {
+            let read = |row: &[u8]| decode_state(Bytes::copy_from_slice(row), Sums::default());
+            let _ = read(&row);
+            if row.len() >= 40 {
+                row[36..40].copy_from_slice(&reigns.to_le_bytes());
+                row.truncate(40 + reigns as usize * 20);
+            }
+            if let Ok(meta) = read(&row) {
+                prop_assert_eq!(meta.state_row(), sealed(row));
+            }
+        }
     }
 }

@@ -120,6 +120,8 @@ pub(super) fn decode_request(key: &[u8], row: &[u8]) -> Result<Request, Problem>
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -163,5 +165,25 @@ mod tests {
         }
         assert!(decode_request(&key[1..], &row).is_err());
         assert!(decode_request(&key, &row[..39]).is_err());
+    }
+
+    proptest! {
+        /// Under a right checksum too, a row is a request in one way only, or none.
+        #[test]
+        fn any_row_is_a_request_or_refused(
+            key in any::<[u8; 24]>(),
+            mut row in prop::collection::vec(any::<u8>(), 0..80),
+            len in 0..=24_usize,
+        ) {
+            prop_assert!(decode_request(&key[..len], &row).is_err());
+            if row.len() < HEADER_BYTES {
+                return Ok(());
+            }
+            let crc = crc_of([&key, &row[..CRC_AT], &row[HEADER_BYTES..]]);
+            row[CRC_AT..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+            let request = decode_request(&key, &row).expect("its checksum is right");
+            prop_assert_eq!(encode_request(&request), row);
+            prop_assert_eq!(request_key(request.mark.client, request.mark.n), key);
+        }
     }
 }

@@ -172,6 +172,8 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn hex(bytes: &[u8]) -> String {
@@ -241,5 +243,31 @@ mod tests {
         let at = 1_700_000_000_000;
         assert!(!entry.is_expired(at - 1));
         assert!(entry.is_expired(at));
+    }
+
+    proptest! {
+        /// Under a right checksum too, a row is an entry in one way only, or none.
+        #[test]
+        fn any_row_is_an_entry_or_refused(
+            key in prop::collection::vec(any::<u8>(), 0..20),
+            mut row in prop::collection::vec(any::<u8>(), 0..60),
+            has_no_flags in any::<bool>(),
+        ) {
+            prop_assert!(StoredEntry::check(&key, &row).is_err());
+            let _ = parse_expiry_key(&row);
+            if row.len() < ENTRY_HEADER_BYTES {
+                return Ok(());
+            }
+            if has_no_flags {
+                row[20..24].fill(0);
+            }
+            let crc = crc_of([&key, &row[..ENTRY_CRC_AT], &row[ENTRY_HEADER_BYTES..]]);
+            row[ENTRY_CRC_AT..ENTRY_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+            if let Ok(entry) = StoredEntry::check(&key, &row) {
+                let mut again = Vec::new();
+                encode_entry(&key, &entry.to_entry(), &mut again);
+                prop_assert_eq!(again, row);
+            }
+        }
     }
 }
