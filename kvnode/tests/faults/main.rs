@@ -15,6 +15,7 @@
 
 mod exhausted;
 mod io_errors;
+mod endurance;
 mod killed;
 mod ledger;
 mod linear;

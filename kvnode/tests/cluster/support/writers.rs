@@ -37,7 +37,7 @@ pub(crate) struct Writers {
 
 /// The longest time in which nothing was acknowledged.
 #[derive(Debug)]
-struct Gap {
+pub(crate) struct Gap {
     began: Instant,
     /// When something last was, and the longest pause so far, in ms since `began`.
     last_ms: AtomicU64,
@@ -45,7 +45,7 @@ struct Gap {
 }
 
 impl Gap {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             began: Instant::now(),
             last_ms: AtomicU64::new(0),
@@ -53,11 +53,17 @@ impl Gap {
         }
     }
 
-    fn acknowledged(&self) {
+    /// Something is, now.
+    pub(crate) fn acknowledged(&self) {
         let now = millis(self.began.elapsed());
         let last = self.last_ms.fetch_max(now, Ordering::Relaxed);
         self.longest_ms
             .fetch_max(now.saturating_sub(last), Ordering::Relaxed);
+    }
+
+    /// The longest time so far, in ms.
+    pub(crate) fn longest_ms(&self) -> u64 {
+        self.longest_ms.load(Ordering::Relaxed)
     }
 }
 
@@ -126,7 +132,7 @@ impl Writers {
 
     /// The longest time so far in which no write was acknowledged, by whatever shard, in ms.
     pub(crate) fn longest_gap_ms(&self) -> u64 {
-        self.gap.longest_ms.load(Ordering::Relaxed)
+        self.gap.longest_ms()
     }
 
     /// Waits until so many writes are acknowledged.
