@@ -29,6 +29,8 @@ use crate::{
         cluster::{Cluster, Node, Shape},
         eventually,
         link::Link,
+        oracle::Verdict,
+        report::{self, Row},
         seeded,
     },
 };
@@ -56,13 +58,12 @@ type Told = BTreeMap<String, Option<Outcome>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_whose_answer_is_cut_off_is_done_once() {
+    let mut row = Row::begin("D1");
     let (cuts, kills) = if bar() { (1_000, 10) } else { (60, 2) };
     let mut rng = seeded();
     let cluster = Cluster::start(Shape::pair()).await;
     let primary = cluster.primary(0);
-    let link = Link::to(primary.address.parse().expect("an address"));
-    let mut through_link = addresses(&cluster);
-    through_link[0] = link.address().to_string();
+    let (link, through_link) = link_to_primary(&cluster);
 
     let began = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
@@ -122,7 +123,7 @@ async fn a_write_whose_answer_is_cut_off_is_done_once() {
         assert_eq!(found, Some(count.to_string().into()), "counter {counter}");
         steps += values.len();
     }
-    let wrong = wrongs(primary, &told).await;
+    let (wrong, unknown_applied) = wrongs(primary, &told).await;
     assert!(wrong.is_empty(), "{wrong:#?}");
 
     let tally = |wanted| told.values().filter(|&&outcome| outcome == wanted).count();
@@ -130,15 +131,81 @@ async fn a_write_whose_answer_is_cut_off_is_done_once() {
         tally(Some(Outcome::NotApplied)),
         tally(Some(Outcome::Unknown)),
     );
-    eprintln!(
-        "bar 3: {cuts} connections cut, {kills} kills, {took:.1?}: {steps} steps on {COUNTERS} counters, all exact, \
-         {} retries; {} writes in a hurry: {} done, {not_applied} not applied, {unknown} unknown, 0 of them otherwise",
+    row.figures = format!(
+        "{cuts} connections cut, {kills} kills, {took:.1?}: {steps} steps on {COUNTERS} counters, all exact, {} retries; \
+         {} writes in a hurry: {} done, {not_applied} not applied, {unknown} unknown, 0 of them otherwise",
         client.stats().retries,
         told.len(),
         tally(None),
     );
+    eprintln!("bar 3: {}", row.figures);
+    row.rounds = cuts;
+    row.writes = Verdict {
+        acked: steps + tally(None),
+        unknown,
+        unknown_applied,
+        ..Verdict::default()
+    };
+    row.save();
     // Else nothing was shown.
     assert!(steps > 100 && not_applied > 0 && unknown > 0);
+}
+
+/// Without request ids nobody can repeat a step and be sure that it is done once.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_request_ids_repeated_steps_are_done_twice() {
+    let cuts = if bar() { 200 } else { 60 };
+    let mut rng = seeded();
+    let cluster = Cluster::start(Shape::pair()).await;
+    let (link, through_link) = link_to_primary(&cluster);
+    let client = builder(&cluster, &through_link).without_request_ids();
+    let client = client.timeout(PATIENCE).build().expect("a client");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tasks = JoinSet::new();
+    for _ in 0..PATIENT {
+        tasks.spawn(count(client.clone(), rng.fork(), Arc::clone(&stop)));
+    }
+    link.cut_answers(CUT_PERMILLE);
+    wait_cuts(&link, cuts).await;
+    link.heal();
+    stop.store(true, Ordering::Relaxed);
+    let mut counted = Counted::default();
+    for told in tasks.join_all().await {
+        counted.merge(told);
+    }
+    let (mut steps, mut found) = (0, 0);
+    for (&counter, values) in &counted.values {
+        steps += values.len();
+        let value = primary_value(cluster.primary(0), counter).await;
+        found += usize::try_from(value).expect("counted up");
+    }
+    // Whoever was not told counts the step again, as these tasks do with their next one.
+    assert!(found > steps, "{found} of {steps}");
+    let found = format!(
+        "{steps} steps acknowledged, {} not, and the counters stand at {found}: {} of the steps that were taken again \
+         had been done",
+        counted.failures.len(),
+        found - steps
+    );
+    report::save_control(
+        "D1",
+        "request ids; the caller takes a step again by itself",
+        &found,
+    );
+}
+
+/// A link before the primary, and all addresses with it in the primary's place.
+fn link_to_primary(cluster: &Cluster) -> (Link, Vec<String>) {
+    let link = Link::to(cluster.primary(0).address.parse().expect("an address"));
+    let mut through_link = addresses(cluster);
+    through_link[0] = link.address().to_string();
+    (link, through_link)
+}
+
+async fn primary_value(primary: &Node, counter: usize) -> i64 {
+    let value = primary.get(&counter_key(counter)).await.expect("a counter");
+    let text = std::str::from_utf8(&value).expect("digits");
+    text.parse().expect("a number")
 }
 
 async fn wait_cuts(link: &Link, cuts: usize) {
@@ -189,10 +256,10 @@ async fn write_once(client: Client, name: String, stop: Arc<AtomicBool>) -> Told
     told
 }
 
-/// The writes that are not as their callers were told, a line each.
-async fn wrongs(primary: &Node, told: &Told) -> Vec<String> {
+/// The writes that are not as their callers were told, a line each; and how many unknown ones were done.
+async fn wrongs(primary: &Node, told: &Told) -> (Vec<String>, usize) {
     let told: Vec<_> = told.iter().collect();
-    let mut wrongs = Vec::new();
+    let (mut wrongs, mut unknown_applied) = (Vec::new(), 0);
     for page in told.chunks(500) {
         let get = |(key, _): &(&String, _)| {
             let key = Key::new(key.to_string()).expect("short");
@@ -206,6 +273,8 @@ async fn wrongs(primary: &Node, told: &Told) -> Vec<String> {
                 (Some(Outcome::NotApplied | Outcome::Unknown), None) => found.status == 404,
                 _ => false,
             };
+            let is_unknown = **outcome == Some(Outcome::Unknown);
+            unknown_applied += usize::from(is_unknown && found.value.is_some());
             if !is_right {
                 let value = found.value.unwrap_or(Bytes::new());
                 wrongs.push(format!(
@@ -215,5 +284,5 @@ async fn wrongs(primary: &Node, told: &Told) -> Vec<String> {
             }
         }
     }
-    wrongs
+    (wrongs, unknown_applied)
 }

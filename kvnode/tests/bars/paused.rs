@@ -16,7 +16,9 @@ use crate::{
     support::{
         bar,
         cluster::{Cluster, Node, Shape},
-        eventually, seeded,
+        eventually,
+        report::{self, Row},
+        seeded,
     },
 };
 
@@ -25,6 +27,9 @@ const KEYS: usize = 3_000;
 
 /// No read may take longer.
 const LONGEST: Duration = Duration::from_secs(1);
+
+/// What reads have in the control run.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Good answers after which a replica counts as used.
 const USED: u64 = 20;
@@ -57,7 +62,46 @@ impl Drop for Paused<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_go_on_while_every_replica_stands_still() {
+async fn replicas_that_stand_still_delay_their_own_shards_reads_a_little_and_no_others() {
+    let mut row = Row::begin("D4");
+    every_replica_stands_still(&mut row).await;
+    row.figures.push_str("; ");
+    row.figures.push_str(&one_stands_still().await);
+    row.save();
+}
+
+/// With nothing but patience, a read waits for a node that stands still for as long as it has time.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_second_copies_and_short_attempts_reads_wait() {
+    let mut rng = seeded();
+    let cluster = Cluster::start(SHAPE).await;
+    let (_, keys) = filled(&cluster).await;
+    let patient = builder(&cluster, &addresses(&cluster))
+        .without_hedging()
+        .attempt_timeout(PATIENCE)
+        .timeout(PATIENCE);
+    let client = patient.build().expect("a client");
+    let replicas: Vec<&Node> = (0..SHARDS).map(|shard| cluster.replica(shard, 0)).collect();
+    let readers = Readers::start(vec![client.clone(); 16], &keys, &mut rng);
+    wait_used(&client, &replicas).await;
+    let paused: Vec<Paused<'_>> = replicas.iter().map(|node| Paused::new(node)).collect();
+    tokio::time::sleep(PATIENCE).await;
+    drop(paused);
+    let reads = readers.stop().await;
+    let slowest = reads.times().slowest();
+    assert!(slowest > LONGEST, "{slowest:?}");
+    let found = format!(
+        "reads took up to {slowest:.1?}, {} failed",
+        reads.failures.len()
+    );
+    report::save_control(
+        "D4",
+        "second copies of reads, and the time limit of an attempt",
+        &found,
+    );
+}
+
+async fn every_replica_stands_still(row: &mut Row) {
     let (rounds, tasks, pause) = match bar() {
         true => (5, 64, Duration::from_secs(10)),
         false => (1, 16, Duration::from_secs(2)),
@@ -66,6 +110,7 @@ async fn reads_go_on_while_every_replica_stands_still() {
     let cluster = Cluster::start(SHAPE).await;
     let (client, keys) = filled(&cluster).await;
     let replicas: Vec<&Node> = (0..SHARDS).map(|shard| cluster.replica(shard, 0)).collect();
+    let (mut slowest_of_all, mut all, mut last_used) = (Duration::ZERO, 0, Duration::ZERO);
     for round in 1..=rounds {
         let readers = Readers::start(vec![client.clone(); tasks], &keys, &mut rng);
         wait_used(&client, &replicas).await;
@@ -88,14 +133,20 @@ async fn reads_go_on_while_every_replica_stands_still() {
         assert!(reads.failures.is_empty(), "{:#?}", reads.failures);
         let slowest = reads.times().slowest();
         assert!(slowest <= LONGEST, "a read took {slowest:?}");
+        (slowest_of_all, all) = (slowest_of_all.max(slowest), all + meanwhile);
+        last_used = last_used.max(used_after);
         // Else they did not stand still.
         assert!(ejections_since(&client, &replicas, &ejections) > 0);
     }
+    row.rounds = rounds * SHARDS;
+    row.figures = format!(
+        "{all} reads while all {SHARDS} replicas stood still {pause:?}, {rounds} times: none failed, slowest \
+         {slowest_of_all:.1?}, used again within {last_used:.1?}"
+    );
 }
 
 /// Windows with and without the pause alternate, so that whatever else this machine does meets both.
-#[tokio::test(flavor = "multi_thread")]
-async fn shards_whose_nodes_all_go_on_do_not_notice() {
+async fn one_stands_still() -> String {
     let (pairs, tasks, window) = match bar() {
         true => (15, 64, Duration::from_secs(2)),
         false => (1, 16, Duration::from_millis(500)),
@@ -128,12 +179,14 @@ async fn shards_whose_nodes_all_go_on_do_not_notice() {
     }
     let (before, paused) = (median(before), median(paused));
     let ratio = paused.as_secs_f64() / before.as_secs_f64();
-    eprintln!(
-        "bar 1: p99 of the other two shards, median of {pairs} windows of {window:?}, {tasks} tasks: {before:.1?} before, \
+    let figures = format!(
+        "p99 of the other two shards, median of {pairs} windows of {window:?}, {tasks} tasks: {before:.1?} before, \
          {paused:.1?} with one shard's replica paused: {ratio:.2} times as long"
     );
+    eprintln!("bar 1: {figures}");
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(!bar() || ratio <= MOST_RATIO, "{ratio:.2}");
+    figures
 }
 
 /// A client of the cluster, and the keys that are on every node.

@@ -20,7 +20,9 @@ use crate::{
     support::{
         bar,
         cluster::{Cluster, Shape},
-        eventually, seeded,
+        eventually,
+        report::{self, Row},
+        seeded,
     },
 };
 
@@ -64,6 +66,14 @@ struct Run {
     backwards: AtomicUsize,
 }
 
+/// What a run came to.
+struct Worked {
+    run: Arc<Run>,
+    /// Replicas that were killed.
+    kills: usize,
+    figures: String,
+}
+
 /// What a session has seen at least, by key.
 struct Seen {
     wrote: Vec<AtomicU64>,
@@ -84,23 +94,47 @@ struct Worker {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_never_sees_less_than_before() {
+    let mut row = Row::begin("B10");
     let reads = if bar() { 1_000_000 } else { 20_000 };
-    let run = sessions_at_work(Consistency::ReadYourWrites, reads).await;
-    assert_eq!(run.unwritten.load(Ordering::Relaxed), 0, "own writes");
-    assert_eq!(run.backwards.load(Ordering::Relaxed), 0, "monotonic reads");
+    let worked = sessions_at_work(Consistency::ReadYourWrites, reads).await;
+    assert_eq!(
+        worked.run.unwritten.load(Ordering::Relaxed),
+        0,
+        "own writes"
+    );
+    assert_eq!(
+        worked.run.backwards.load(Ordering::Relaxed),
+        0,
+        "monotonic reads"
+    );
+    row.rounds = worked.kills;
+    row.writes.acked = worked.run.writes.load(Ordering::Relaxed);
+    row.figures = worked.figures;
+    row.save();
 }
 
 /// The proof that the other test can fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_session_s_guarantees_the_same_work_sees_less() {
     let reads = if bar() { 100_000 } else { 5_000 };
-    let run = sessions_at_work(Consistency::Eventual, reads).await;
-    assert!(run.unwritten.load(Ordering::Relaxed) > 0, "own writes");
-    assert!(run.backwards.load(Ordering::Relaxed) > 0, "monotonic reads");
+    let worked = sessions_at_work(Consistency::Eventual, reads).await;
+    assert!(
+        worked.run.unwritten.load(Ordering::Relaxed) > 0,
+        "own writes"
+    );
+    assert!(
+        worked.run.backwards.load(Ordering::Relaxed) > 0,
+        "monotonic reads"
+    );
+    report::save_control(
+        "B10",
+        "the session's guarantees, by Eventual",
+        &worked.figures,
+    );
 }
 
 /// Lets all sessions work until so many reads are done, while replicas are killed and started again.
-async fn sessions_at_work(consistency: Consistency, reads: usize) -> Arc<Run> {
+async fn sessions_at_work(consistency: Consistency, reads: usize) -> Worked {
     let mut rng = seeded();
     let cluster = Cluster::start(SHAPE).await;
     for shard in 0..SHAPE.shards {
@@ -138,8 +172,11 @@ async fn sessions_at_work(consistency: Consistency, reads: usize) -> Arc<Run> {
     while let Some(ended) = tasks.join_next().await {
         ended.expect("no op fails");
     }
-    report(&client, consistency, &run, kills);
-    run
+    Worked {
+        figures: figures(&client, consistency, &run, kills),
+        run,
+        kills,
+    }
 }
 
 /// Kills one replica after the other, each started again before the next goes, until so many reads are done; at least
@@ -232,7 +269,7 @@ impl Worker {
     }
 }
 
-fn report(client: &Client, consistency: Consistency, run: &Run, kills: usize) {
+fn figures(client: &Client, consistency: Consistency, run: &Run, kills: usize) -> String {
     let took = run.began.elapsed();
     let stats = client.stats();
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
@@ -240,13 +277,15 @@ fn report(client: &Client, consistency: Consistency, run: &Run, kills: usize) {
     let from_replicas: u64 = replicas.map(|node| node.ops - node.errors).sum();
     let reads = count(&run.reads);
     let share = from_replicas * 100 / reads as u64;
-    eprintln!(
-        "bar 2: {consistency:?}: {reads} reads and {} writes of {SESSIONS} sessions in {took:.1?}, {share} % from \
+    let figures = format!(
+        "{consistency:?}: {reads} reads and {} writes of {SESSIONS} sessions in {took:.1?}, {share} % from \
          replicas {DELAY:?} behind, {kills} of them killed: {} reads showed less than their session had written, {} \
          less than it had read",
         count(&run.writes),
         count(&run.unwritten),
         count(&run.backwards)
     );
+    eprintln!("bar 2: {figures}");
     assert!(share >= LEAST_FROM_REPLICAS, "{share} %");
+    figures
 }

@@ -26,6 +26,13 @@ mod refused;
 mod replicas;
 mod small_disk;
 mod stopped;
+mod any_keys;
+mod curl_bodies;
+mod dropped;
+mod endurance;
+mod killed;
+mod slow;
+mod strayed;
 #[allow(
     dead_code,
     reason = "shared with the cluster tests, which use the rest"
