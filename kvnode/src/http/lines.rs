@@ -576,7 +576,7 @@ mod tests {
     }
 
     fn check_ops(body: &[u8]) {
-        if let Ok(ops) = decode_lines(body) {
+        if let Ok(ops) = decode_lines(body, None) {
             let frames = batch::encode_ops(ops.iter());
             assert_eq!(batch::decode_ops(frames.into()), Ok(ops), "as frames");
         }

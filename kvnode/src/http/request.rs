@@ -378,7 +378,7 @@ mod tests {
                     let written = format!("{:032x}.{};floor={}", id.client, id.n, id.floor);
                     prop_assert_eq!(parse_request_id(&written), Some(id));
                 }
-                let _ = parse_ack(text);
+                let _ = Ack::from_text(text);
                 if let Some(number) = number::<u64>(text) {
                     let written = format!("{number:0>0$}", text.len());
                     prop_assert_eq!(&written, text);

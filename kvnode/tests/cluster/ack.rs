@@ -34,6 +34,7 @@ const THREE: Shape = Shape {
     replicas: 2,
     linked: true,
     flags: &[],
+    faults: "",
 };
 
 const UUID: &str = "6f6e6d6c-6b6a-6968-6766-656463626160";

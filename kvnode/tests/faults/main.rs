@@ -13,9 +13,12 @@
 //! Nodes are stopped by process id; traffic stays on 127.0.0.1 or in network namespaces made here; seeds are printed,
 //! `KV_SEED` repeats a run.
 
+mod any_keys;
+mod curl_bodies;
+mod dropped;
+mod endurance;
 mod exhausted;
 mod io_errors;
-mod endurance;
 mod killed;
 mod ledger;
 mod linear;
@@ -24,14 +27,9 @@ mod points;
 mod readers;
 mod refused;
 mod replicas;
+mod slow;
 mod small_disk;
 mod stopped;
-mod any_keys;
-mod curl_bodies;
-mod dropped;
-mod endurance;
-mod killed;
-mod slow;
 mod strayed;
 #[allow(
     dead_code,

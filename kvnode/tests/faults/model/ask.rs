@@ -83,10 +83,15 @@ impl Run {
             .block_on(self.primary().storage.commit.write(writes))
     }
 
-    fn send_atomic(&self, ops: Vec<Op>, id: Option<RequestId>) -> Result<Vec<OpResult>, OpResult> {
+    fn send_atomic(
+        &self,
+        ops: Vec<Op>,
+        id: Option<RequestId>,
+    ) -> Result<Vec<OpResult>, Box<OpResult>> {
         let batch = AtomicOps::new(ops, id, None);
         self.runtime
             .block_on(self.primary().storage.commit.write_atomic(batch))
+            .map_err(Box::new)
     }
 
     pub(super) fn write(&mut self, asked: &[Asked]) -> Outcome {
@@ -102,7 +107,10 @@ impl Run {
         let id = ops[0].terms.request_id;
         let wanted = self.model.atomic(&ops, id);
         let got = self.send_atomic(ops, id);
-        let answers = got.as_ref().map(|got| brief(got)).map_err(Answer::from);
+        let answers = got
+            .as_ref()
+            .map(|got| brief(got))
+            .map_err(|refusal| Answer::from(&**refusal));
         prop_assert_eq!(answers, wanted);
         let changed = got.unwrap_or_default();
         let changed: Vec<_> = changed
@@ -143,7 +151,7 @@ impl Run {
         let forgotten = self.model.is_forgotten(done.id);
         match done.request {
             Request::Op(op, first) => {
-                let got = self.send(vec![op]);
+                let got = self.send(vec![*op]);
                 match forgotten {
                     true => prop_assert_eq!(got[0].status, 504, "{:?}", got),
                     false => prop_assert_eq!(brief(&got), [first]),

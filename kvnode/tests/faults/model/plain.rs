@@ -70,7 +70,7 @@ pub(super) struct Done {
 /// A request with its outcome.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
-    Op(Op, Answer),
+    Op(Box<Op>, Answer),
     Atomic(Vec<Op>, Vec<Answer>),
 }
 
@@ -147,7 +147,7 @@ impl Plain {
         let before = self.end;
         let answer = self.change(op);
         if let Some(id) = op.terms.request_id.filter(|_| self.end != before) {
-            let request = Request::Op(op.clone(), answer.clone());
+            let request = Request::Op(Box::new(op.clone()), answer.clone());
             self.remember(id, request);
         }
         answer

@@ -221,7 +221,7 @@ impl Copying {
         }
         // A new one, and so slow that the strike comes before its end.
         link.limit(Way::ToAsker, self.bytes * 2);
-        if number / 3 % 2 == 0 {
+        if (number / 3).is_multiple_of(2) {
             let breaks = link.breaks();
             link.reset_after(Way::ToAsker, at);
             eventually("the snapshot is reset", async || {

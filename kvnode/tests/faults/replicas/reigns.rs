@@ -20,17 +20,17 @@ async fn b13_of_two_primaries_the_older_stops_and_keeps_its_tail() {
     for _ in 0..rounds {
         let two = Two::reign(writes, "").await;
         assert_eq!(two.old_goes_on().await, 0, "writes after they met");
-        two.old().wait_not_ready("epoch").await;
+        two.former().wait_not_ready("epoch").await;
         two.rejoin().await;
-        let held = entries(two.new()).await;
-        let saved = saved_tails(two.old());
+        let held = entries(two.promoted()).await;
+        let saved = saved_tails(two.former());
         let acked = [&two.common[..], &two.by_old, &two.by_new].concat();
         row.writes.acked += acked.len();
         lost += missing(&acked, &held, &saved);
         shared += two.common.len() + two.by_new.len();
         tail += two.by_old.len() - missing(&two.by_old, &Default::default(), &saved);
         assert_eq!(
-            entries(two.old()).await,
+            entries(two.former()).await,
             held,
             "the old one follows the new"
         );
@@ -52,8 +52,8 @@ async fn b13_control_an_old_primary_that_does_not_stop_loses_its_tail() {
     two.rejoin().await;
     let lost = missing(
         &two.by_old,
-        &entries(two.new()).await,
-        &saved_tails(two.old()),
+        &entries(two.promoted()).await,
+        &saved_tails(two.former()),
     );
     assert!(after > 0 && lost > 0, "{after} {lost}");
     let found = format!(
@@ -128,11 +128,11 @@ impl Two {
         }
     }
 
-    fn old(&self) -> &Node {
+    fn former(&self) -> &Node {
         self.cluster.primary(0)
     }
 
-    fn new(&self) -> &Node {
+    fn promoted(&self) -> &Node {
         self.cluster.replica(0, 0)
     }
 
@@ -141,14 +141,14 @@ impl Two {
         let mut acked = 0;
         for n in 0..20 {
             let put = Ask::new("PUT", format!("/kv/late{n}")).body("v");
-            acked += usize::from(self.old().send(put).await.status == 204);
+            acked += usize::from(self.former().send(put).await.status == 204);
         }
         acked
     }
 
     /// A person makes the old primary a replica of the new one.
     async fn rejoin(&self) {
-        let (old, new) = (self.old(), self.new());
+        let (old, new) = (self.former(), self.promoted());
         old.stop().await;
         old.write_map(&self.new_map);
         old.spawn(&[]);

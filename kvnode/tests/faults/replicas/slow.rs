@@ -48,7 +48,7 @@ async fn b4_a_slow_snapshot_does_not_slow_writes_or_fill_the_disk() {
         before * 1e3,
         during * 1e3,
         during / before,
-        slow.during.len() * VALUE_BYTES >> 20,
+        (slow.during.len() * VALUE_BYTES) >> 20,
         slow.log_bytes >> 20,
         LOG_BOUND_BYTES >> 20
     );
