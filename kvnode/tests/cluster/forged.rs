@@ -67,6 +67,12 @@ impl Puller {
         self
     }
 
+    /// Has nothing yet.
+    pub(crate) fn empty(mut self) -> Self {
+        self.0.after = 0;
+        self
+    }
+
     /// With another last frame.
     pub(crate) fn crc(mut self, crc: u32) -> Self {
         self.0.last_crc = crc;
