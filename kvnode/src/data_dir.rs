@@ -26,7 +26,7 @@ use kvclient::{
 };
 
 use crate::{
-    durable::{DataError, failed, replace, sync_dir},
+    durable::{DataError, failed, make_dir, replace, sync_dir},
     marker::{Marker, Order, State},
 };
 
@@ -44,7 +44,9 @@ impl DataDir {
     /// # Errors
     /// [`DataError`]: the node must not start.
     pub fn open(path: &Path, shard: &Shard, role: Role, order: Order) -> Result<Self, DataError> {
-        fs::create_dir_all(path).map_err(failed("cannot make", path))?;
+        if !path.join("node.toml").exists() {
+            make_dir(path)?;
+        }
         let lock = lock(path)?;
         let marker = match Marker::read(path)? {
             Some(marker) => marker.admit(path, shard, role, order)?,

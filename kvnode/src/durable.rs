@@ -44,8 +44,31 @@ pub(crate) fn replace(dir: &Path, name: &str, contents: &[u8]) -> Result<(), Dat
     sync_dir(dir)
 }
 
+/// Makes a directory, with all above it that are missing. Their names are durable on return: a data directory whose
+/// name the disk lost takes everything acknowledged with it, and the next start takes it for a new one.
+pub(crate) fn make_dir(path: &Path) -> Result<(), DataError> {
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let missing = path.ancestors().take_while(is_missing).count();
+    fs::create_dir_all(path).map_err(failed("cannot make", path))?;
+    // One that is there may have been made by a start that was killed before it came to the sync.
+    for above in path.ancestors().skip(1).take(missing.max(1)) {
+        match sync_dir(above) {
+            // Whoever made a directory in one that this process cannot read answers for its name.
+            Err(DataError::Io { error, .. })
+                if missing == 0 && error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
+}
+
 /// Makes names in a directory durable.
 pub(crate) fn sync_dir(path: &Path) -> Result<(), DataError> {
+    // The parent of a bare name is the empty path.
+    let path = match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    };
     File::open(path)
         .and_then(|dir| dir.sync_all())
         .map_err(failed("cannot sync", path))
@@ -55,4 +78,23 @@ pub(crate) fn sync_dir(path: &Path) -> Result<(), DataError> {
 pub(crate) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataError {
     let path = path.to_owned();
     move |error| DataError::Io { what, path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_made_with_all_above_them() {
+        let temp = tempfile::tempdir().expect("tempdir");
+        let deep = temp.path().join("a/b/c");
+        for _ in 0..2 {
+            make_dir(&deep).expect("made, or there");
+            assert!(deep.is_dir());
+        }
+        make_dir(Path::new("src")).expect("a bare name");
+        let file = temp.path().join("file");
+        fs::write(&file, b"").expect("a file");
+        assert!(make_dir(&file.join("x")).is_err());
+    }
 }

@@ -43,6 +43,7 @@ pub fn save_tail(dir: &Path, storage: &Storage, common: Seq) -> std::io::Result<
         return Ok(path);
     }
     std::fs::create_dir_all(dir)?;
+    File::open(dir.join(".."))?.sync_all()?;
     let unfinished = path.with_extension("unfinished");
     let mut out = BufWriter::new(File::create(&unfinished)?);
     let mut read = from - 1;
