@@ -3,7 +3,12 @@
 use std::{io::Write, path::Path};
 
 use crate::{
-    config::Sizes, data_dir::DataDir, durable::DataError, log, storage::store_options, store::Store,
+    config::Sizes,
+    data_dir::DataDir,
+    durable::DataError,
+    log::{self, CheckReport},
+    storage::store_options,
+    store::{Meta, Store},
 };
 
 /// Why the data cannot even be looked at.
@@ -35,14 +40,39 @@ pub fn check(data: &Path, out: &mut impl Write) -> Result<bool, CheckError> {
         dir.marker().shard,
         dir.marker().slots
     );
-    let log_sound = check_log(&current, history, out)?;
-    let store_sound = check_store(&current, history, out)?;
-    let sound = log_sound && store_sound;
+    let log = check_log(&current, history, out)?;
+    let (meta, store_sound) = check_store(&current, history, out)?;
+    let apart = disagreement(&log, &meta);
+    if let Some(problem) = &apart {
+        let _ = writeln!(out, "log and lmdb: {problem}");
+    }
+    let sound = log.problems.is_empty() && store_sound && apart.is_none();
     let _ = writeln!(out, "{}", if sound { "sound" } else { "DAMAGED" });
     Ok(sound)
 }
 
-fn check_log(current: &Path, history: u128, out: &mut impl Write) -> Result<bool, CheckError> {
+/// Why the next start refuses a log and an LMDB that are sound by themselves.
+fn disagreement(log: &CheckReport, meta: &Meta) -> Option<String> {
+    let (end, applied) = (log.end.position, meta.applied.position);
+    let floor = applied.max(meta.durable_floor);
+    if end.seq < floor.seq {
+        return Some(format!(
+            "the log ends at {end}, but was durable up to {floor}"
+        ));
+    }
+    (log.truncated > applied.seq).then(|| {
+        format!(
+            "the log begins after seq {}, but LMDB contains it up to {applied} only",
+            log.truncated
+        )
+    })
+}
+
+fn check_log(
+    current: &Path,
+    history: u128,
+    out: &mut impl Write,
+) -> Result<CheckReport, CheckError> {
     let report = log::check(&current.join("log"), history);
     let report = report.map_err(|error| CheckError::Unreadable(error.to_string()))?;
     let _ = writeln!(
@@ -64,10 +94,14 @@ fn check_log(current: &Path, history: u128, out: &mut impl Write) -> Result<bool
     for problem in &report.problems {
         let _ = writeln!(out, "log: {problem}");
     }
-    Ok(report.problems.is_empty())
+    Ok(report)
 }
 
-fn check_store(current: &Path, history: u128, out: &mut impl Write) -> Result<bool, CheckError> {
+fn check_store(
+    current: &Path,
+    history: u128,
+    out: &mut impl Write,
+) -> Result<(Meta, bool), CheckError> {
     let unreadable = |error: crate::store::StoreError| CheckError::Unreadable(error.to_string());
     let store = Store::open(
         &current.join("lmdb"),
@@ -76,7 +110,8 @@ fn check_store(current: &Path, history: u128, out: &mut impl Write) -> Result<bo
     )
     .map_err(unreadable)?;
     let report = store.verify(|_| {}).map_err(unreadable)?;
-    let applied = store.applied().position;
+    let meta = store.meta().clone();
+    let applied = meta.applied.position;
     store.close();
     let _ = writeln!(
         out,
@@ -89,5 +124,5 @@ fn check_store(current: &Path, history: u128, out: &mut impl Write) -> Result<bo
     if report.problems_untold > 0 {
         let _ = writeln!(out, "lmdb: and {} problems more", report.problems_untold);
     }
-    Ok(report.is_sound())
+    Ok((meta, report.is_sound()))
 }
