@@ -23,7 +23,7 @@ use crate::{
     readiness::Readiness,
     service::Service,
     storage::{self, FailureSender, Storage, StorageError, StorageThreads},
-    store::VerifyReport,
+    store::{StoreError, VerifyReport},
 };
 
 /// Owner of everything below the data directory.
@@ -301,7 +301,7 @@ fn verify(
     let mut verifier = storage.store.verifier().map_err(StorageError::from)?;
     let more = verifier
         .step(VERIFY_FIRST_BYTES)
-        .map_err(StorageError::from)?;
+        .map_err(|error| unreadable(error.of_reading()))?;
     judge(verifier.report()).map_err(StorageError::Refused)?;
     if !more {
         return Ok(());
@@ -313,7 +313,10 @@ fn verify(
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    return tracing::error!(%error, "the data could not be verified to its end");
+                    let error = unreadable(error.of_reading());
+                    tracing::error!(%error, "stored data cannot be verified to its end");
+                    service.set_readiness(Readiness::Damaged(error.to_string()));
+                    return;
                 }
             }
         }
@@ -332,6 +335,18 @@ fn verify(
     })
 }
 
+/// LMDB cannot be walked through, so its pages are damaged.
+fn unreadable(error: StoreError) -> StorageError {
+    match StorageError::from(error) {
+        StorageError::Refused(why) => StorageError::Refused(format!("{why}. {DAMAGED}")),
+        other => other,
+    }
+}
+
+/// What to do about damage.
+const DAMAGED: &str = "If another node of the shard is sound, start this one once with --rejoin as a replica of it; \
+                       else put a backup back";
+
 fn judge(report: &VerifyReport) -> Result<(), String> {
     if report.problems.is_empty() {
         return Ok(());
@@ -345,7 +360,6 @@ fn judge(report: &VerifyReport) -> Result<(), String> {
         .join("; ");
     let all = report.problems.len() as u64 + report.problems_untold;
     Err(format!(
-        "{all} problems in the stored data: {shown}. kvnode check lists them. If another node of the shard is sound, \
-         start this one once with --rejoin as a replica of it; else put a backup back"
+        "{all} problems in the stored data: {shown}. kvnode check lists them. {DAMAGED}"
     ))
 }

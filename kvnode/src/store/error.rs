@@ -48,6 +48,14 @@ impl StoreError {
         }
     }
 
+    /// What this failure means where stored data is read at start, and nothing was written: it is damaged.
+    pub fn of_reading(self) -> Self {
+        match self {
+            Self::Fatal(why) => Self::Refused(format!("what is stored cannot be read: {why}")),
+            other => other,
+        }
+    }
+
     /// A frame was offered that does not continue what is visible: a mistake of the caller.
     pub(super) fn gap(visible: Position, offered: Position) -> Self {
         Self::Fatal(format!(

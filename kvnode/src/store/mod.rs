@@ -137,7 +137,7 @@ impl Store {
             )));
         }
         let env = Env::open(dir, options.map_size_bytes, options.max_readers)?;
-        let opened_with = open_meta(&env, history)?;
+        let opened_with = open_meta(&env, history).map_err(StoreError::of_reading)?;
         if faults::is_off(Guarantee::ShortReads) {
             std::mem::forget(env.long_read()?);
         }
