@@ -68,6 +68,15 @@ impl Verdict {
         self.unknown_applied += other.unknown_applied;
     }
 
+    /// The same of everything written so far, with what an earlier look found wrong.
+    pub(crate) fn with_losses_of(self, before: Self) -> Self {
+        Self {
+            lost: self.lost + before.lost,
+            duplicated: self.duplicated + before.duplicated,
+            ..self
+        }
+    }
+
     /// Fails unless nothing was lost and nothing done twice.
     pub(crate) fn assert_whole(&self, what: &str) {
         assert_eq!((self.lost, self.duplicated), (0, 0), "{what}: {self:?}");
@@ -116,6 +125,11 @@ impl Oracle {
             .map(|(position, _)| *position)
             .max()
             .unwrap_or(Position::ZERO)
+    }
+
+    /// How many keys were written.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys.len()
     }
 
     /// Compares everything with what a node answers; what is wrong, a line each.
