@@ -20,11 +20,9 @@ use crate::{
     forged::Puller,
     support::{
         PATIENCE,
-        cluster::{Cluster, Node, Shape, map_text, swapped},
+        cluster::{Cluster, Node, Shape, map_text},
         eventually,
         http::{Answer, Ask},
-        oracle::Oracle,
-        writers::{Load, Writers},
     },
 };
 
@@ -566,45 +564,4 @@ async fn a_client_waits_out_replicas_that_are_cut_off_and_writes_once() {
         cluster.primary(0).get("n").await.as_deref(),
         Some(&b"1"[..])
     );
-}
-
-/// The machine of a primary is lost with its disk; a person makes its replica the primary. Every write that was
-/// answered after the replica had it is there.
-async fn acknowledged_writes_outlive_the_primary(load: Load, writes: usize) {
-    let cluster = Cluster::start(Shape {
-        linked: true,
-        ..Shape::pair()
-    })
-    .await;
-    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
-    wait_connected(primary, &[replica]).await;
-    // What is written last is not at the replica when the primary goes.
-    cluster.link(0, 0).delay(Duration::from_millis(20));
-    let writers = Writers::start_with_ack(&cluster, load, Some(Ack::Replicas(1)));
-    writers.wait_acked(writes).await;
-    primary.kill();
-    let mut oracles = [Oracle::default()];
-    writers.stop(&mut oracles).await;
-    std::fs::remove_dir_all(&primary.data).expect("its disk is lost");
-
-    replica.kill();
-    replica.write_map(&swapped(&cluster, 9));
-    replica.spawn(&["--promote"]);
-    replica.wait_ready().await;
-    let [oracle] = oracles;
-    assert!(oracle.acked >= writes, "{} acknowledged", oracle.acked);
-    let losses = oracle.losses(replica).await;
-    assert!(losses.is_empty(), "{} lost: {losses:#?}", losses.len());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn writes_acknowledged_by_a_replica_outlive_the_primary() {
-    let load = Load {
-        writers: 8,
-        batch: 5,
-        keys: 40,
-        value_bytes: 100,
-        run: 0,
-    };
-    acknowledged_writes_outlive_the_primary(load, 500).await;
 }

@@ -24,6 +24,7 @@ mod killed;
 mod ledger;
 mod linear;
 mod loop_disk;
+mod lost_disk;
 mod model;
 mod points;
 mod power;

@@ -1,0 +1,126 @@
+//! K1: the primary's machine is lost with its disk, and a person makes a replica the primary. What was acknowledged
+//! with `Kv-Ack: 1` is on one of the replicas; the furthest of them has all of it.
+
+use std::time::{Duration, Instant};
+
+use kvclient::{position::Position, wire::batch::Ack};
+
+use crate::support::{
+    bar,
+    cluster::{Cluster, Node, Shape, map_text},
+    millis,
+    oracle::{Oracle, Verdict},
+    report::{self, Row},
+    writers::{Load, Writers},
+};
+
+/// How far replicas are behind, so that what was written last is on none when the primary goes.
+const BEHIND: Duration = Duration::from_millis(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_writes_acknowledged_by_a_replica_outlive_the_primary_s_disk() {
+    let writes = if bar() { 10_000 } else { 500 };
+    let mut row = Row::begin("K1");
+    let mut slowest = Duration::ZERO;
+    for replicas in [1, 2] {
+        let lost = lose_primary(replicas, Some(Ack::Replicas(1)), writes).await;
+        lost.writes.assert_whole("on the promoted replica");
+        row.writes.add(lost.writes);
+        row.rounds += 1;
+        slowest = slowest.max(lost.promoted_in);
+    }
+    row.figures = format!(
+        "one replica, then the furthest of two, {BEHIND:?} behind when the primary's directory was removed; takes writes {} \
+         ms after it was started with --promote, at most",
+        millis(slowest)
+    );
+    row.save();
+}
+
+/// Writes that only the primary had synced go with its disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_control_writes_acknowledged_by_the_primary_alone_go_with_it() {
+    let lost = lose_primary(1, None, 500).await;
+    let writes = lost.writes;
+    assert!(writes.lost > 0, "{writes:?}");
+    let found = format!(
+        "of {} acknowledged writes the newest of {} keys lost",
+        writes.acked, writes.lost
+    );
+    report::save_control("K1", "Kv-Ack: 1; the primary alone acknowledges", &found);
+}
+
+struct Lost {
+    writes: Verdict,
+    promoted_in: Duration,
+}
+
+/// Writes until so many are acknowledged, destroys the primary, promotes the furthest replica and judges it.
+async fn lose_primary(replicas: usize, ack: Option<Ack>, writes: usize) -> Lost {
+    let cluster = Cluster::start(Shape {
+        replicas,
+        linked: true,
+        ..Shape::default()
+    })
+    .await;
+    let primary = cluster.primary(0);
+    let connected = Position::new(1, 1);
+    for number in 0..replicas {
+        let reason = "the replica has what the primary began with";
+        cluster
+            .replica(0, number)
+            .wait_visible(connected, reason)
+            .await;
+        cluster.link(0, number).delay(BEHIND);
+    }
+    let load = Load {
+        writers: 16,
+        batch: 8,
+        keys: 60,
+        value_bytes: 100,
+        run: 0,
+    };
+    let writers = Writers::start_with_ack(&cluster, load, ack);
+    writers.wait_acked(writes).await;
+    primary.kill();
+    let mut oracles = [Oracle::default()];
+    writers.stop(&mut oracles).await;
+    std::fs::remove_dir_all(&primary.data).expect("its disk is lost");
+
+    let promoted = furthest(&cluster).await;
+    let promoted_in = promote(promoted, &cluster).await;
+    Lost {
+        writes: oracles[0].verdict(promoted).await,
+        promoted_in,
+    }
+}
+
+/// The replica with the largest `durable`, as a person finds it in `/status`.
+async fn furthest(cluster: &Cluster) -> &Node {
+    let mut best = (Position::ZERO, cluster.replica(0, 0));
+    for number in 0..cluster.shape.replicas {
+        let replica = cluster.replica(0, number);
+        let durable = replica.at("durable").await;
+        if durable > best.0 {
+            best = (durable, replica);
+        }
+    }
+    best.1
+}
+
+/// Starts a replica as the primary of a map in which it is the first of its shard; how long that took.
+async fn promote(replica: &Node, cluster: &Cluster) -> Duration {
+    let mut addresses = vec![replica.address.clone()];
+    let others = cluster.nodes().iter().map(|node| &node.address);
+    addresses.extend(
+        others
+            .filter(|address| **address != replica.address)
+            .cloned(),
+    );
+    replica.kill();
+    replica.write_map(&map_text(9, &addresses, addresses.len()));
+    let began = Instant::now();
+    replica.spawn(&["--promote"]);
+    replica.wait_ready().await;
+    began.elapsed()
+}
