@@ -32,6 +32,7 @@ main() {
     check a_wrong_description_is_found_out
     check every_node_is_well
     echo "bar E1: $cases cases, $failed failed, seed $KV_SEED"
+    save_row
     echo "$passed passed, $failed failed"
     [ $failed = 0 ]
 }
@@ -77,6 +78,15 @@ every_node_is_well() {
         if grep -H 'panicked' "$data/${address##*:}.log"; then result=1; fi
     done <"$nodes"
     return $result
+}
+
+# The row E1 of the table in RELIABILITY.md, see kvnode/tests/cluster/support/report.rs.
+save_row() {
+    [ -n "${KV_REPORT_DIR-}" ] && [ $failed = 0 ] || return 0
+    mkdir -p "$KV_REPORT_DIR"
+    printf '{"rounds":%s,"figures":"%s requests to a primary and a replica: every answer one that the description has, no panic","seed":"%s","full":%s}\n' \
+        "$cases" "$cases" "$KV_SEED" "$([ -n "${KV_BAR-}" ] && echo true || echo false)" >"$KV_REPORT_DIR/E1.row.json"
+    printf '{"off":"the description of 404","found":"an undocumented status code"}\n' >"$KV_REPORT_DIR/E1.control.json"
 }
 
 # One thread and no memory of other runs, so that the seed decides. It keeps files where it is started.

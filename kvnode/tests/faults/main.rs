@@ -15,6 +15,7 @@
 
 mod any_keys;
 mod curl_bodies;
+mod decoders;
 mod dropped;
 mod endurance;
 mod exhausted;
