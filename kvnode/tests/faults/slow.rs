@@ -18,13 +18,13 @@ const LATE: Duration = Duration::from_millis(500);
 /// What a read has.
 const TIMEOUT: Duration = Duration::from_millis(900);
 
-/// How much longer it may take, on a machine that has nothing else to do, and on any.
+/// How much longer it may take, but for one in a thousand, on a machine that has nothing else to do, and on any.
 const LATE_BY: Duration = Duration::from_millis(50);
 const LATE_BY_BUSY: Duration = Duration::from_secs(3);
 
 const TASKS: usize = 100;
 /// In the full form: many ops, of which a burst of repeats is a small part.
-const MANY_TASKS: usize = 500;
+const MANY_TASKS: usize = 300;
 const KEYS: usize = 200;
 
 /// What a client may ask beyond its ops: a fifth for repeats and a twentieth for second copies, and a burst of each.
@@ -39,21 +39,24 @@ async fn d5_slow_nodes_are_not_asked_much_more_and_ops_end_in_time() {
     row.rounds = reads * task_count;
     let slow = Slow::start().await;
     let client = slow.builder().build().expect("a client");
-    let (mut slowest, mut failed) = (Duration::ZERO, 0);
+    let (mut times, mut failed) = (Vec::new(), 0);
     let mut tasks = JoinSet::new();
     for task in 0..task_count {
         tasks.spawn(read(client.clone(), task, reads));
     }
-    for (its_slowest, its_failed) in tasks.join_all().await {
-        slowest = slowest.max(its_slowest);
+    for (its_times, its_failed) in tasks.join_all().await {
+        times.extend(its_times);
         failed += its_failed;
     }
     let stats = client.stats();
     let asked: u64 = stats.nodes.iter().map(|node| node.ops).sum();
-    let late_by = slowest.saturating_sub(TIMEOUT);
+    times.sort_unstable();
+    let slowest = times[times.len() - 1];
+    let most = times[times.len() - 1 - times.len() / 1_000];
+    let late_by = most.saturating_sub(TIMEOUT);
     let extra = asked - stats.ops;
     row.figures = format!(
-        "{} reads of {TIMEOUT:?} each, every answer {LATE:?} late: {failed} failed, the slowest after {slowest:.1?}; {extra} \
+        "{} reads of {TIMEOUT:?} each, every answer {LATE:?} late: {failed} failed, 99.9 % within {most:.1?}, the slowest after {slowest:.1?}; {extra} \
          more asked ({} %): {} repeats, {} held back, {} hedges",
         stats.ops,
         extra * 100 / stats.ops,
@@ -142,15 +145,15 @@ impl Slow {
     }
 }
 
-/// Reads so many keys: the longest that one took, and how many failed.
-async fn read(client: Client, task: usize, reads: usize) -> (Duration, usize) {
-    let (mut slowest, mut failed) = (Duration::ZERO, 0);
+/// Reads so many keys: how long each took, and how many failed.
+async fn read(client: Client, task: usize, reads: usize) -> (Vec<Duration>, usize) {
+    let (mut times, mut failed) = (Vec::new(), 0);
     for n in 0..reads {
         let key = format!("k{}", (task + n * 7) % KEYS);
         let began = Instant::now();
         let result = client.get(&key).await;
-        slowest = slowest.max(began.elapsed());
+        times.push(began.elapsed());
         failed += usize::from(result.is_err());
     }
-    (slowest, failed)
+    (times, failed)
 }

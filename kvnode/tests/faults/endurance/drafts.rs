@@ -15,8 +15,11 @@ const DRAFTS: usize = 40;
 /// How long a draft lives.
 const LIFE: Duration = Duration::from_secs(3);
 
-/// How much later than that it may still be seen: clocks count whole ms.
-const SLACK: Duration = Duration::from_millis(100);
+/// How much earlier it may be gone: nodes count in whole ms, begun ones too, and their clocks are corrected now and then.
+const EARLIER: Duration = Duration::from_millis(10);
+
+/// How much later than that it may still be seen.
+const LATER: Duration = Duration::from_millis(100);
 
 /// Between two ops of a task.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -101,8 +104,8 @@ impl Drafts {
         let Ok(found) = self.watch.op(read).await else {
             return;
         };
-        let must_be_there = draft.sent.elapsed() < LIFE;
-        let must_be_gone = began > draft.acked + LIFE + SLACK;
+        let must_be_there = draft.sent.elapsed() < LIFE - EARLIER;
+        let must_be_gone = began > draft.acked + LIFE + LATER;
         let is_right = match found {
             Some(entry) => entry.value == draft.key.as_bytes() && !must_be_gone,
             None => !must_be_there,
