@@ -160,7 +160,8 @@ bars() {
     local log=$scratch/bars.log row tests=() commit
     for row in "$@"; do tests+=("${row,,}_"); done
     commit=$(git rev-parse --short=9 HEAD 2>/dev/null || echo unknown)
-    [ -z "$(git status --porcelain 2>/dev/null)" ] || commit+=-changed
+    # The report itself is no change to what is measured.
+    [ -z "$(git status --porcelain -- . ':!reliability.json' ':!RELIABILITY.md' 2>/dev/null)" ] || commit+=-changed
     KV_BAR=1 cargo test --locked --release -p kvnode --test bars -- \
         --nocapture --test-threads=1 ${tests[@]+"${tests[@]}"} 2>&1 | tee "$log" || true
     KV_BAR=1 KV_NODE_BINARY=${CARGO_TARGET_DIR:-$root/target}/release/kvnode \

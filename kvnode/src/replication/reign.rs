@@ -85,7 +85,12 @@ pub(crate) fn decide(own: &Standing, others: &[Standing], promoted: bool) -> Sta
         .map(|other| other.largest_epoch)
         .max()
         .unwrap_or(0);
-    Start::Reign(largest.max(own.largest_epoch) + 1)
+    match largest.max(own.largest_epoch).checked_add(1) {
+        Some(epoch) => Start::Reign(epoch),
+        None => Start::ReadOnly(
+            "the last epoch that there is has been heard of; no reign can follow it. Copy the data into a new shard".into(),
+        ),
+    }
 }
 
 /// Asks nodes for their standing, again and again until each has answered or the time is over: nodes that start
@@ -130,6 +135,17 @@ mod tests {
             history,
             durable,
             largest_epoch,
+        }
+    }
+
+    /// The sum went over its end: a panic, or epoch 0 and positions used twice.
+    #[test]
+    fn no_reign_follows_the_last_epoch() {
+        let own = standing(Some(5), Position::new(3, 20), 3);
+        let last = standing(Some(5), Position::new(3, 20), Epoch::MAX);
+        for promoted in [false, true] {
+            let start = decide(&own, std::slice::from_ref(&last), promoted);
+            assert!(matches!(start, Start::ReadOnly(_)), "{start:?}");
         }
     }
 

@@ -29,8 +29,9 @@ use crate::{
     store::{ScanContent, ScanLimits, ScanRange},
 };
 
-/// Entries in a chunk, by bytes and number: small enough that a transaction is short.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Entries in a chunk, by bytes and number: small enough that a transaction is short, and that a link of 10 kB/s
+/// takes one within half of [`TAKE_WITHIN`].
+const CHUNK_BYTES: usize = 128 << 10;
 const CHUNK_ENTRIES: usize = 10_000;
 
 /// Chunks that wait for a slow receiver.
