@@ -94,7 +94,12 @@ async fn b8_a_replica_refuses_a_primary_that_is_shorter() {
         let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
         match meets {
             Meets::AtStart => {
-                primary.wait_not_ready("longer log").await;
+                // Its replica's next pull gives it a second reason, which takes the place of the first in /readyz.
+                primary.wait_not_ready("").await;
+                eventually("the primary says who has more", async || {
+                    primary.said().contains("longer log").then_some(())
+                })
+                .await;
                 assert_takes_no_writes(primary).await;
             }
             Meets::Later => {
