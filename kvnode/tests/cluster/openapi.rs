@@ -76,3 +76,26 @@ async fn kv_without_a_key_takes_reads_only() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_of_a_status_is_described() {
+    let shape = Shape {
+        replicas: 1,
+        ..Shape::default()
+    };
+    let cluster = Cluster::start(shape).await;
+    let node = cluster.primary(0);
+    let description = node.send(Ask::new("GET", "/openapi.json")).await.json();
+    let schemas = &description["components"]["schemas"];
+    let status = node.send(Ask::new("GET", "/status")).await.json();
+    for (schema, object) in [
+        ("NodeStatus", &status),
+        ("ReplicaStatus", &status["replicas"][0]),
+    ] {
+        let fields = object.as_object().expect("an object");
+        for field in fields.keys() {
+            let is_described = schemas[schema]["properties"].get(field).is_some();
+            assert!(is_described, "{schema}: {field}");
+        }
+    }
+}
