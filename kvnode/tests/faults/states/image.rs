@@ -3,7 +3,7 @@
 //! In this process, by the parts that a node is made of, since a process for each of thousands of states takes too
 //! long; every so many states a real node starts on one as well.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use kvclient::{
@@ -15,12 +15,16 @@ use kvnode::{
     clock::ShardClock,
     config::Sizes,
     data_dir::DataDir,
+    durable::DataError,
     marker::{Order, State},
     offline, storage,
     storage::Storage,
 };
 
 use crate::support::cluster::map_text;
+
+/// How often a lock is tried for.
+const FORKS: usize = 100;
 
 /// What was written in truth: every record, in order.
 pub(super) struct Truth {
@@ -66,7 +70,7 @@ impl Owner {
     }
 
     fn recover(&self, data: &Path, truth: &Truth) -> Result<Seq, String> {
-        let dir = DataDir::open(data, &self.shard, self.role, Order::None);
+        let dir = self.open(data);
         let dir = dir.map_err(|error| format!("refused: {error}"))?;
         if dir.marker().state == State::Creating {
             return Ok(0);
@@ -82,6 +86,18 @@ impl Owner {
         drop(storage);
         threads.close().map_err(|error| error.to_string())?;
         judged
+    }
+
+    fn open(&self, data: &Path) -> Result<DataDir, DataError> {
+        let open = || DataDir::open(data, &self.shard, self.role, Order::None);
+        // Whatever another test of this process forks has the lock too, until it has become another program.
+        for _ in 0..FORKS {
+            match open() {
+                Err(DataError::InUse(_)) => std::thread::park_timeout(Duration::from_millis(10)),
+                opened => return opened,
+            }
+        }
+        open()
     }
 
     fn check(&self, data: &Path, when: &str) -> Result<(), String> {

@@ -88,8 +88,8 @@ pub(super) async fn record_replica(recorder: &Recorder) -> Recorded {
 async fn write(node: &Node, rounds: usize) {
     let mut rng = seeded();
     let sizes: Vec<usize> = (0..rounds * WRITERS)
-        .map(|nth| match nth % 5 {
-            4 => rng.usize(60_000..120_000),
+        .map(|nth| match nth % 4 {
+            3 => rng.usize(80_000..140_000),
             _ => rng.usize(1..3_000),
         })
         .collect();
