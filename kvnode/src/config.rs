@@ -121,7 +121,7 @@ pub struct Settings {
     /// Open connections at most [default: 4096].
     #[arg(long, env = "KVNODE_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
-    /// Bytes of request bodies held at once [default: 256MiB].
+    /// Bytes of request bodies held at once, and of unread answers as many again [default: 256MiB].
     #[arg(long, env = "KVNODE_MAX_IN_FLIGHT", value_name = "SIZE")]
     pub max_in_flight: Option<ByteSize>,
     /// Allow /set and /delete by GET from other machines too.
@@ -202,7 +202,7 @@ pub struct Sizes {
     pub log_retention_bytes: u64,
     /// Log kept at most while a snapshot is streamed.
     pub snapshot_log_limit_bytes: u64,
-    /// Request bodies held at once.
+    /// Request bodies held at once, and unread answers.
     pub max_in_flight_bytes: usize,
     /// Records between two comparisons of primary and replica.
     pub checkpoint_every: u64,

@@ -1,4 +1,4 @@
-//! Bytes of request bodies held by all requests together: counted, and bounded.
+//! Bytes held by all requests together, of bodies or of answers that nobody has taken yet: counted, and bounded.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,6 +25,20 @@ impl InFlight {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Counts bytes that are to be given back with [`Self::give_back`].
+    ///
+    /// # Errors
+    /// [`OverLimit`] if all together are more than `limit` bytes now. They count all the same.
+    pub fn take(&self, bytes: usize, limit: usize) -> Result<(), OverLimit> {
+        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all > limit { Err(OverLimit) } else { Ok(()) }
+    }
+
+    /// Counts bytes no longer that were taken.
+    pub fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// A share of nothing yet.
     pub fn hold(&self) -> Held<'_> {
         Held {
@@ -41,16 +55,13 @@ impl Held<'_> {
     /// [`OverLimit`] if all shares together are more than `limit` bytes now: give this one up.
     pub fn grow(&mut self, bytes: usize, limit: usize) -> Result<(), OverLimit> {
         self.bytes += bytes;
-        let all = self.in_flight.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if all > limit { Err(OverLimit) } else { Ok(()) }
+        self.in_flight.take(bytes, limit)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.in_flight
-            .bytes
-            .fetch_sub(self.bytes, Ordering::Relaxed);
+        self.in_flight.give_back(self.bytes);
     }
 }
 

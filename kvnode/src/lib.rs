@@ -25,6 +25,7 @@ pub mod readiness;
 pub mod reload;
 pub mod replication;
 pub mod service;
+pub mod stalled;
 pub mod status;
 pub mod storage;
 pub mod store;

@@ -11,6 +11,8 @@ use crate::in_flight::InFlight;
 pub struct Metrics {
     /// Bytes of request bodies held now.
     pub in_flight: InFlight,
+    /// Bytes of answers that their readers have not taken yet, large answers and streams only.
+    pub unread: InFlight,
     /// Answers by the first digit of their status, 1 to 5.
     answers: [AtomicU64; 5],
     /// Batches taken.

@@ -44,6 +44,7 @@ use crate::{
         reign::{self, Standing, Start},
     },
     service::Service,
+    stalled,
     storage::StorageError,
     sweeper,
 };
@@ -64,6 +65,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Time for a request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
+
+/// Connections where a test switches their bound off.
+const ANY_NUMBER: usize = 1 << 20;
 
 /// Pause before a primary without room tries again to begin its reign.
 const REIGN_PAUSE: Duration = Duration::from_secs(1);
@@ -432,8 +436,15 @@ fn serve(
     let data = web::Data::from(Arc::clone(service));
     let cluster_status = web::Data::new(http::ClusterStatus::default());
     let config = &service.config;
+    let is_bounded = !faults::is_off(Guarantee::Bounds);
+    let head_within = if is_bounded {
+        HEAD_WITHIN
+    } else {
+        Duration::ZERO
+    };
     let connections = match faults::is_off(Guarantee::OwnDescriptors) {
         true => config.max_connections,
+        false if !is_bounded => ANY_NUMBER,
         false => room_for_connections(config.max_connections),
     };
     let mut server = HttpServer::new(move || {
@@ -445,7 +456,7 @@ fn serve(
     .workers(config.workers)
     .max_connections(connections.div_ceil(config.workers))
     .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(HEAD_WITHIN)
+    .client_request_timeout(head_within)
     .h1_allow_half_closed(false)
     // Off by default there; without it small answers wait up to 40 ms for an acknowledgement.
     .tcp_nodelay(true)
@@ -453,6 +464,7 @@ fn serve(
     .shutdown_timeout(DRAIN.as_secs());
     for listener in listeners {
         listener.set_nonblocking(true)?;
+        stalled::end_stalled(&listener)?;
         server = server.listen(listener)?;
     }
     let addresses = server.addrs();

@@ -100,6 +100,7 @@ const ORDER: &[&str] = &[
     "http/guard",
     "http/body",
     "http/answer",
+    "http/unread",
     "http/lines",
     "http/admin",
     "http/batch",
@@ -113,6 +114,7 @@ const ORDER: &[&str] = &[
     "http",
     // The process.
     "offline",
+    "stalled",
     "node",
     "lib",
     "main",

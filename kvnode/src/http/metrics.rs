@@ -105,6 +105,12 @@ fn requests(registry: &mut Registry, service: &Service) {
     );
     gauge(
         registry,
+        "unread_answer_bytes",
+        "Large answers and streams that their readers have not taken yet",
+        metrics.unread.bytes(),
+    );
+    gauge(
+        registry,
         "watches",
         "Watches that are open",
         metrics.watches(),

@@ -16,6 +16,7 @@ mod metrics;
 mod openapi;
 mod request;
 mod scan;
+mod unread;
 mod watch;
 
 use actix_web::{
@@ -42,10 +43,12 @@ async fn dispatch(
     cluster_status: web::Data<ClusterStatus>,
 ) -> HttpResponse {
     let is_chunked = request.headers().contains_key("transfer-encoding");
-    let mut response = match guard::check(&request, &service) {
+    let method = request.method().clone();
+    let response = match guard::check(&request, &service) {
         Ok(()) => handle(request, &mut payload, service.clone(), cluster_status).await,
         Err(error) => answer::refused_write(error, &service),
     };
+    let mut response = unread::counted(response, &method, &service);
     service.metrics.answered(response.status().as_u16());
     if service.stopping.is_cancelled() {
         let head = response.head_mut();

@@ -419,6 +419,42 @@ async fn bodies_held_at_once_are_bounded() {
     .await;
 }
 
+/// Answers that nobody read had no bound: whoever asked for a large scan and then read nothing cost the node a page of
+/// it, for as long as he liked.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_answers_are_bounded() {
+    let cluster = Cluster::start(Shape {
+        flags: &["--max-in-flight", "18MiB"],
+        ..Shape::default()
+    })
+    .await;
+    let node = cluster.primary(0);
+    for n in 0..24 {
+        node.put(&format!("v{n}"), vec![b'x'; LIMIT]).await;
+    }
+    let stalled: Vec<Raw> = (0..40)
+        .map(|_| {
+            let mut connection = Raw::connect(&node.address);
+            connection.write(head("GET", "/kv", &[]));
+            connection
+        })
+        .collect();
+    eventually("a large read is refused", async || {
+        let answer = node.try_send(Ask::new("GET", "/kv/v1")).await.ok()?;
+        (answer.status == 503 && answer.error() == "overloaded").then_some(())
+    })
+    .await;
+    // What is small, and what is written, goes on.
+    node.put("small", "value").await;
+    assert!(node.get("small").await.is_some());
+    drop(stalled);
+    eventually("what was held is given back", async || {
+        let answer = node.try_send(Ask::new("GET", "/kv/v1")).await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_host_name_is_refused_everywhere() {
     let cluster = one_node().await;
