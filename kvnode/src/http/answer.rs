@@ -2,10 +2,17 @@
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
-    http::{Method, StatusCode},
+    http::{
+        Method, StatusCode,
+        header::{
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue,
+            X_CONTENT_TYPE_OPTIONS,
+        },
+    },
 };
 use bytes::Bytes;
 use kvclient::{
+    faults::{self, Guarantee},
     shard_map::Address,
     wire::{
         batch::OpResult,
@@ -18,13 +25,29 @@ use kvclient::{
 use super::request::BadRequest;
 use crate::{ownership::own_shard, service::Service};
 
+/// What a browser may do with an answer: show it.
+const NO_SCRIPTS: &str = "default-src 'none'; sandbox";
+
 /// An answer with the headers that every answer about data carries.
 pub(super) fn data(status: u16, service: &Service) -> HttpResponseBuilder {
     let map = service.map.load();
     let mut answer = HttpResponse::build(to_status(status));
     answer
-        .insert_header(("cache-control", "no-store"))
-        .insert_header(("x-content-type-options", "nosniff"))
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .insert_header((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
+    if !faults::is_off(Guarantee::Guards) {
+        // A value is data whoever opens it: no browser runs what stands in it, and no other page takes it in.
+        answer
+            .insert_header((
+                CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static(NO_SCRIPTS),
+            ))
+            .insert_header((
+                CROSS_ORIGIN_RESOURCE_POLICY,
+                HeaderValue::from_static("same-origin"),
+            ));
+    }
+    answer
         .insert_header((
             header::SHARD,
             own_shard(&map, service.place()).name.as_str(),
@@ -101,9 +124,21 @@ fn refusal(mut answer: HttpResponseBuilder, code: ErrorCode, message: String) ->
     if matches!(code.status(), 503 | 507) {
         answer.insert_header(("retry-after", "1"));
     }
-    let mut body = ErrorBody::new(code, message).to_json();
+    let mut body = ErrorBody::new(code, printable(message)).to_json();
     body.push('\n');
     answer.content_type(content_type::JSON).body(body)
+}
+
+/// What a message repeats of a request must not steer the terminal that shows it; JSON leaves some of it as it is.
+fn printable(message: String) -> String {
+    if !message.contains(char::is_control) || faults::is_off(Guarantee::Escapes) {
+        return message;
+    }
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    message.chars().map(escaped).collect()
 }
 
 /// A JSON document.

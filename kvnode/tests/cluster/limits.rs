@@ -455,6 +455,27 @@ async fn unread_answers_are_bounded() {
     .await;
 }
 
+/// A target that is a whole URL names a host too, and a port is a number; only the name in `Host` was looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_host_in_the_target_is_refused() {
+    let cluster = one_node().await;
+    let node = cluster.primary(0);
+    for (target, host, is_known) in [
+        ("http://localhost/kv/k", "localhost", true),
+        ("http://127.0.0.1:1/kv/k", "localhost", true),
+        ("http://evil.example/kv/k", "localhost", false),
+        ("http://localhost@evil.example/kv/k", "localhost", false),
+        ("/kv/k", "localhost:80", true),
+        ("/kv/k", "[::1]", true),
+        ("/kv/k", "localhost:evil", false),
+        ("/kv/k", "[::1]evil", false),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let status = raw(&node.address, request).status;
+        assert_eq!(status, if is_known { 404 } else { 421 }, "{target} {host}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_host_name_is_refused_everywhere() {
     let cluster = one_node().await;
