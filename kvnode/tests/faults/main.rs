@@ -20,6 +20,7 @@ mod dropped;
 mod endurance;
 mod exhausted;
 mod flipped;
+mod hostile;
 mod io_errors;
 mod killed;
 mod ledger;
