@@ -60,6 +60,9 @@ const ACK_GRACE: Duration = Duration::from_millis(500);
 /// its way to a connection that is being closed is cut off, and its sender cannot tell whether it was done.
 const FAREWELL: Duration = Duration::from_millis(250);
 
+/// Time for the thread that accepts connections to stop doing so: it wakes up and looks at its queue.
+const PAUSE_ACCEPT: Duration = Duration::from_millis(20);
+
 /// Idle connections are closed after this; clients close theirs after 20 s, so that they never race.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
@@ -409,6 +412,8 @@ impl RunningNode {
     /// Takes no more connections, and has answers tell the clients that are there to close theirs.
     async fn say_farewell(&self) {
         self.http.pause().await;
+        // The thread that accepts is told, but has not done it yet; it would log the shut socket as an error.
+        tokio::time::sleep(PAUSE_ACCEPT).await;
         for listener in &self.listeners {
             // Whoever connects from now on is refused, and knows that nothing was done.
             if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Read) {

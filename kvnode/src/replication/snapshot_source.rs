@@ -313,6 +313,13 @@ mod tests {
         WriteOp::new(op, None)
     }
 
+    /// A piece took longer than a replica has for it, and no copy ever ended.
+    #[test]
+    fn a_link_of_10_kb_a_second_takes_a_piece_in_half_of_its_time() {
+        let takes = Duration::from_millis((CHUNK_BYTES / 10) as u64);
+        assert!(takes <= TAKE_WITHIN / 2, "{takes:?}");
+    }
+
     /// A receiver that stayed connected and read nothing kept the thread, its hold, and so the log, for ever.
     #[tokio::test]
     async fn a_receiver_that_takes_nothing_is_given_up() {

@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use kvclient::{
     key::Key,
-    wire::log::{Effect, Frame, FrameBuilder, Record},
+    wire::{
+        batch::{Action, Op},
+        log::{Effect, Frame, FrameBuilder, Record},
+    },
 };
 use rustix::process::Signal;
 
@@ -416,6 +419,51 @@ async fn a_torn_tail_is_cut() {
         let next = node.put("next", "v").await;
         assert_eq!(next.seq, last.seq + 2, "only the new reign came between");
     }
+}
+
+/// It ended with exit 5, as if the disk had failed, and did not say what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_lmdb_whose_pages_lead_nowhere_is_refused_as_damaged() {
+    let cluster = Cluster::start(Shape::default()).await;
+    let node = cluster.primary(0);
+    for page in 0..4 {
+        let put = |n| {
+            let key = Key::new(format!("k{page}:{n}")).unwrap();
+            let value = Bytes::from(vec![b'v'; 200]);
+            Op::new(
+                key,
+                Action::Put {
+                    value,
+                    ttl_ms: None,
+                },
+            )
+        };
+        node.batch(&(0..500).map(put).collect::<Vec<_>>()).await;
+    }
+    node.stop().await;
+    let path = node.data.join("gen-1/lmdb/data.mdb");
+    assert!(mislead_branches(&path) > 0, "a tree of more than one level");
+    let said = refused(node, &[], DATA_REFUSED).await;
+    assert!(said.contains("--rejoin"), "{said}");
+}
+
+/// Lets the first child of every branch page lie far behind the end of the file; how many pages that were.
+fn mislead_branches(path: &Path) -> usize {
+    const PAGE: usize = 4_096;
+    const FLAGS: usize = 10;
+    const BRANCH: u16 = 1;
+    const FIRST_NODE: usize = 16;
+    let bytes = fs::read(path).expect("pages");
+    let mut misled = 0;
+    for (number, page) in bytes.chunks_exact(PAGE).enumerate() {
+        let u16_at = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
+        let node = usize::from(u16_at(FIRST_NODE));
+        if u16_at(FLAGS) == BRANCH && node + 4 <= PAGE {
+            write_at(path, (number * PAGE + node) as u64, &[0xff; 4]);
+            misled += 1;
+        }
+    }
+    misled
 }
 
 #[tokio::test(flavor = "multi_thread")]

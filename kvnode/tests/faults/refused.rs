@@ -195,8 +195,20 @@ async fn a11_a_second_process_on_the_directory_is_refused() {
     row.save();
 }
 
+/// Often the second one reads the log while the first one writes it, and gives up; so they get some tries.
 #[tokio::test(flavor = "multi_thread")]
 async fn a11_control_two_processes_on_a_directory_ruin_it() {
+    for tried in 1..=10 {
+        if let Some(found) = two_at_once().await {
+            let found = format!("try {tried}: {found}");
+            return report::save_control("A11", "one process to a data directory", &found);
+        }
+    }
+    panic!("ten pairs of processes did no harm");
+}
+
+/// Two nodes at work in one directory; what that did to it, if anything.
+async fn two_at_once() -> Option<String> {
     let cluster = Cluster::start(Shape {
         faults: "off=lock",
         ..Shape::default()
@@ -227,21 +239,16 @@ async fn a11_control_two_processes_on_a_directory_ruin_it() {
     ledger.close(writers).await;
     node.set_faults("");
     node.spawn(&[]);
-    let found = match ready_or_ended(node).await {
-        Some(code) => {
-            assert_eq!(code, DATA_REFUSED, "{}", node.said());
-            let acked = ledger.oracle().acked;
-            format!(
-                "the log was ruined: the next start refused it (exit code 3), with {acked} acknowledged writes in it"
-            )
-        }
-        None => {
-            ledger.judge(node).await;
-            assert!(ledger.writes.lost > 0, "{:?}", ledger.writes);
-            format!("{} keys with acknowledged writes lost", ledger.writes.lost)
-        }
-    };
-    report::save_control("A11", "one process to a data directory", &found);
+    if let Some(code) = ready_or_ended(node).await {
+        assert_eq!(code, DATA_REFUSED, "{}", node.said());
+        let acked = ledger.oracle().acked;
+        return Some(format!(
+            "the log was ruined: the next start refused it (exit code 3), with {acked} acknowledged writes in it"
+        ));
+    }
+    ledger.judge(node).await;
+    let lost = ledger.writes.lost;
+    (lost > 0).then(|| format!("{lost} keys with acknowledged writes lost"))
 }
 
 fn text(path: &Path) -> String {
