@@ -367,6 +367,22 @@ impl RunningNode {
         }
     }
 
+    /// Takes no more connections, and has answers tell the clients that are there to close theirs.
+    async fn say_farewell(&self) {
+        self.http.pause().await;
+        // The thread that accepts is told, but has not done it yet; it would log the shut socket as an error.
+        tokio::time::sleep(PAUSE_ACCEPT).await;
+        for listener in &self.listeners {
+            // Whoever connects from now on is refused, and knows that nothing was done.
+            if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Read) {
+                tracing::warn!(%error, "the listener could not be shut down");
+            }
+        }
+        self.service.begin_stop();
+        tracing::info!("stops: waits for running requests");
+        tokio::time::sleep(FAREWELL).await;
+    }
+
     /// Lets running requests finish. Writes that wait for replicas wait no longer than a moment: replicas find no way
     /// here any more.
     async fn drain(&self) {
@@ -405,24 +421,6 @@ impl RunningNode {
         }
         tracing::info!("stopped");
         Ok(())
-    }
-}
-
-impl RunningNode {
-    /// Takes no more connections, and has answers tell the clients that are there to close theirs.
-    async fn say_farewell(&self) {
-        self.http.pause().await;
-        // The thread that accepts is told, but has not done it yet; it would log the shut socket as an error.
-        tokio::time::sleep(PAUSE_ACCEPT).await;
-        for listener in &self.listeners {
-            // Whoever connects from now on is refused, and knows that nothing was done.
-            if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Read) {
-                tracing::warn!(%error, "the listener could not be shut down");
-            }
-        }
-        self.service.begin_stop();
-        tracing::info!("stops: waits for running requests");
-        tokio::time::sleep(FAREWELL).await;
     }
 }
 
