@@ -8,7 +8,7 @@ use kvclient::{position::Position, wire::batch::Ack};
 use crate::support::{
     bar,
     cluster::{Cluster, Node, Shape, map_text},
-    millis,
+    eventually, millis,
     oracle::{Oracle, Verdict},
     report::{self, Row},
     writers::{Load, Writers},
@@ -95,17 +95,32 @@ async fn lose_primary(replicas: usize, ack: Option<Ack>, writes: usize) -> Lost 
     }
 }
 
-/// The replica with the largest `durable`, as a person finds it in `/status`.
+/// The replica with the largest `durable`, as a person finds it in `/status` once nothing is on its way any more.
 async fn furthest(cluster: &Cluster) -> &Node {
-    let mut best = (Position::ZERO, cluster.replica(0, 0));
     for number in 0..cluster.shape.replicas {
-        let replica = cluster.replica(0, number);
-        let durable = replica.at("durable").await;
-        if durable > best.0 {
-            best = (durable, replica);
-        }
+        cluster.link(0, number).cut();
     }
-    best.1
+    let mut before = positions(cluster).await;
+    let reached = eventually("replicas have what reached them", async || {
+        tokio::time::sleep(BEHIND * 2).await;
+        let now = positions(cluster).await;
+        let same = now == before;
+        before.clone_from(&now);
+        same.then_some(now)
+    })
+    .await;
+    let numbers = 0..reached.len();
+    let best = numbers.max_by_key(|&number| reached[number]);
+    cluster.replica(0, best.expect("a replica"))
+}
+
+/// `durable` of each replica.
+async fn positions(cluster: &Cluster) -> Vec<Position> {
+    let mut positions = Vec::new();
+    for number in 0..cluster.shape.replicas {
+        positions.push(cluster.replica(0, number).at("durable").await);
+    }
+    positions
 }
 
 /// Starts a replica as the primary of a map in which it is the first of its shard; how long that took.
