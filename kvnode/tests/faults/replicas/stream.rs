@@ -28,6 +28,9 @@ const LOAD: Load = Load {
     run: 0,
 };
 
+/// A snapshot here has more pieces than these, so that one of them is changed in every stream.
+const PIECES: usize = 20;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn b6_a_stream_that_is_changed_on_the_way_is_refused() {
     let mut row = Row::begin("B6");
@@ -76,7 +79,7 @@ async fn b6_control_changed_bytes_are_believed() {
     report::save_control("B6", "checksums and chain of frames", &found);
 }
 
-/// Changes every other answer until so many were changed on each link, while writes go on, and lets the replicas
+/// Changes about every other answer until so many were changed on each link, while writes go on, and lets the replicas
 /// become level.
 async fn change_pulls(
     cluster: &Cluster,
@@ -111,7 +114,7 @@ async fn change_snapshots(cluster: &Cluster, each: usize) -> Tally {
     write_beyond_retention(primary, old.seq).await;
     for link in &links {
         link.heal();
-        link.mutate(Mutator::new(rng.fork(), Change::BYTES, 4, each));
+        link.mutate(Mutator::new(rng.fork(), Change::BYTES, PIECES, each));
     }
     wait_changed(&links, each).await;
     let mut applied = 0;

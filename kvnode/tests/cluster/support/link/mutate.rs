@@ -66,10 +66,11 @@ pub(crate) struct Tally {
 pub(crate) struct Mutator {
     rng: fastrand::Rng,
     changes: &'static [Change],
-    /// Every so many bodies; those between them pass.
-    every: usize,
+    /// The body of an answer that is changed is one of its first so many, if it has them.
+    within: usize,
     most: usize,
-    bodies: usize,
+    /// Bodies of this answer that pass before the one that is changed; `None` behind it.
+    left: Option<usize>,
     tally: Tally,
     /// What the last pull asked for, and whether its answer was changed.
     asked: Option<u64>,
@@ -77,19 +78,22 @@ pub(crate) struct Mutator {
 }
 
 impl Mutator {
-    /// Changes one in `every` bodies, until `most` were changed.
+    /// Changes one of the first `within` bodies of each answer, until `most` were changed. An answer that is one body
+    /// is changed one time in `within`.
+    ///
+    /// One body and no more: whoever gets it hangs up, and what is changed behind it nobody reads.
     pub(crate) fn new(
         rng: fastrand::Rng,
         changes: &'static [Change],
-        every: usize,
+        within: usize,
         most: usize,
     ) -> Self {
         Self {
             rng,
             changes,
-            every,
+            within,
             most,
-            bodies: 0,
+            left: None,
             tally: Tally::default(),
             asked: None,
             doubted: None,
@@ -103,6 +107,7 @@ impl Mutator {
     /// A request passes.
     pub(super) fn saw_request(&mut self, piece: &[u8]) {
         let text = String::from_utf8_lossy(piece);
+        self.left = Some(self.rng.usize(..self.within));
         let Some(rest) = text.strip_prefix("GET /log?after=") else {
             return;
         };
@@ -118,9 +123,16 @@ impl Mutator {
 
     /// A body passes.
     pub(super) fn change(&mut self, body: &mut Vec<u8>) {
-        self.bodies += 1;
-        if self.tally.changed >= self.most || !self.bodies.is_multiple_of(self.every) {
+        if self.tally.changed >= self.most {
             return;
+        }
+        match self.left {
+            Some(0) => self.left = None,
+            Some(left) => {
+                self.left = Some(left - 1);
+                return;
+            }
+            None => return,
         }
         let before = body.clone();
         let change = self.changes[self.rng.usize(..self.changes.len())];
