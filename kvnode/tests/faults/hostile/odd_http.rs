@@ -136,7 +136,9 @@ fn exchange(address: &str, bytes: &[u8], then: Then) -> Vec<u16> {
     let _ = stream.write_all(bytes);
     match then {
         Then::Closes => {}
-        Then::CutShort => stream.shutdown(Shutdown::Write).expect("it is open"),
+        Then::CutShort => {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
         Then::GoesOn => {
             let _ = stream.write_all(get("/healthz").as_bytes());
         }

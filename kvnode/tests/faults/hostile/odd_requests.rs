@@ -351,15 +351,15 @@ const HEADS: &[(&str, &[u16], Then)] = &[
 /// Bodies where none belongs, and requests one behind the other.
 fn others() -> Vec<Odd> {
     let mut all = Vec::new();
+    // The connection would go on or end, depending on whether the body came together with the head.
     for (method, answer) in [("GET", &[200][..]), ("HEAD", &[200]), ("OPTIONS", &[405])] {
-        let head =
-            format!("{method} /kv/odd HTTP/1.1\r\nHost: localhost\r\nContent-Length: {{length}}");
-        let request = head + "\r\n\r\n{hidden}";
+        let head = format!("{method} /kv/odd HTTP/1.1\r\nHost: localhost\r\nConnection: close");
+        let request = head + "\r\nContent-Length: {length}\r\n\r\n{hidden}";
         all.push(Odd::new(
             &format!("{method} with a body"),
             request,
             answer,
-            GoesOn,
+            Closes,
         ));
     }
     let expect = put("taken", "Expect: 100-CONTINUE\r\nContent-Length: 1", "x");
