@@ -145,7 +145,7 @@ fn links(cluster: &Cluster) -> Vec<&Link> {
 
 /// Waits until so many bodies were changed on each link, as long as it goes on.
 async fn wait_changed(links: &[&Link], each: usize) {
-    for step in (0..each).step_by(20).skip(1).chain([each]) {
+    for step in (0..each).step_by(5).skip(1).chain([each]) {
         for link in links {
             eventually("answers are changed on the way", async || {
                 (link.tally().changed >= step).then_some(())
