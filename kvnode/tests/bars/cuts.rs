@@ -57,7 +57,7 @@ struct Counted {
 type Told = BTreeMap<String, Option<Outcome>>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_whose_answer_is_cut_off_is_done_once() {
+async fn d1_a_write_whose_answer_is_cut_off_is_done_once() {
     let mut row = Row::begin("D1");
     let (cuts, kills) = if bar() { (1_000, 10) } else { (60, 2) };
     let mut rng = seeded();
@@ -153,7 +153,7 @@ async fn a_write_whose_answer_is_cut_off_is_done_once() {
 
 /// Without request ids nobody can repeat a step and be sure that it is done once.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_request_ids_repeated_steps_are_done_twice() {
+async fn d1_control_without_request_ids_repeated_steps_are_done_twice() {
     let cuts = if bar() { 200 } else { 60 };
     let mut rng = seeded();
     let cluster = Cluster::start(Shape::pair()).await;

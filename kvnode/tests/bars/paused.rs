@@ -62,7 +62,7 @@ impl Drop for Paused<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_that_stand_still_delay_their_own_shards_reads_a_little_and_no_others() {
+async fn d4_replicas_that_stand_still_delay_their_own_shards_reads_a_little_and_no_others() {
     let mut row = Row::begin("D4");
     every_replica_stands_still(&mut row).await;
     row.figures.push_str("; ");
@@ -72,7 +72,7 @@ async fn replicas_that_stand_still_delay_their_own_shards_reads_a_little_and_no_
 
 /// With nothing but patience, a read waits for a node that stands still for as long as it has time.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_second_copies_and_short_attempts_reads_wait() {
+async fn d4_control_without_second_copies_and_short_attempts_reads_wait() {
     let mut rng = seeded();
     let cluster = Cluster::start(SHAPE).await;
     let (_, keys) = filled(&cluster).await;

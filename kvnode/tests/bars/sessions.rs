@@ -93,7 +93,7 @@ struct Worker {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_never_sees_less_than_before() {
+async fn b10_a_session_never_sees_less_than_before() {
     let mut row = Row::begin("B10");
     let reads = if bar() { 1_000_000 } else { 20_000 };
     let worked = sessions_at_work(Consistency::ReadYourWrites, reads).await;
@@ -115,7 +115,7 @@ async fn a_session_never_sees_less_than_before() {
 
 /// The proof that the other test can fail.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_session_s_guarantees_the_same_work_sees_less() {
+async fn b10_control_without_a_session_s_guarantees_the_same_work_sees_less() {
     let reads = if bar() { 100_000 } else { 5_000 };
     let worked = sessions_at_work(Consistency::Eventual, reads).await;
     assert!(

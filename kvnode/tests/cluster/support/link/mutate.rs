@@ -69,8 +69,10 @@ pub(crate) struct Mutator {
     /// The body of an answer that is changed is one of its first so many, if it has them.
     within: usize,
     most: usize,
-    /// Bodies of this answer that pass before the one that is changed; `None` behind it.
+    /// Bodies of this answer that pass before the one that is changed; `None` behind it. By turns, so that a replica
+    /// is not struck several times in a row, after which it pauses for long.
     left: Option<usize>,
+    requests: usize,
     tally: Tally,
     /// What the last pull asked for, and whether its answer was changed.
     asked: Option<u64>,
@@ -94,6 +96,7 @@ impl Mutator {
             within,
             most,
             left: None,
+            requests: 0,
             tally: Tally::default(),
             asked: None,
             doubted: None,
@@ -107,7 +110,8 @@ impl Mutator {
     /// A request passes.
     pub(super) fn saw_request(&mut self, piece: &[u8]) {
         let text = String::from_utf8_lossy(piece);
-        self.left = Some(self.rng.usize(..self.within));
+        self.left = Some(self.requests % self.within);
+        self.requests += 1;
         let Some(rest) = text.strip_prefix("GET /log?after=") else {
             return;
         };
