@@ -92,8 +92,13 @@ async fn l1_every_key_looks_as_if_one_op_was_done_after_the_other() {
 }
 
 /// The proof that the checker would see one stale read among a hundred answers: in how many histories it did.
+///
+/// Those with the fewest open ops: to show that nothing explains a history, the checker has to try each open op in
+/// every place, and with a dozen of them it does not come to an end.
 fn refuse_stale_reads(histories: &[History]) -> usize {
-    let planted = histories.iter().filter_map(History::with_stale_read);
+    let mut easiest: Vec<_> = histories.iter().collect();
+    easiest.sort_by_key(|history| history.unknown().0);
+    let planted = easiest.into_iter().filter_map(History::with_stale_read);
     let planted: Vec<_> = planted.take(if bar() { 50 } else { 5 }).collect();
     assert!(planted.len() >= 5, "most histories have a place for one");
     for history in &planted {
