@@ -168,7 +168,8 @@ fn copy_pieces(from: &Path, to: &Path) -> usize {
     changed
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+/// Runs a program; an error says why it failed.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     match output.status.success() {

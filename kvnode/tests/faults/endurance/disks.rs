@@ -6,13 +6,12 @@ use std::{
     fs::{self, File},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use tempfile::TempDir;
 
-use crate::support::cluster::Node;
+use crate::{loop_disk::run, support::cluster::Node};
 
 /// Holds the log, the spare segments and LMDB several times over.
 const DISK_BYTES: u64 = 256 << 20;
@@ -49,8 +48,8 @@ impl Disks {
         let file = File::create(&image).expect("a file");
         file.set_len(DISK_BYTES).expect("a length");
         fs::create_dir(&mount).expect("a directory");
-        run("mkfs.ext4", &["-q", "-m", "0", "-F"], &[&image])?;
-        run("mount", &["-o", "loop"], &[&image, &mount])?;
+        run("mkfs.ext4", &["-q", "-m", "0", "-F", text(&image)])?;
+        run("mount", &["-o", "loop", text(&image), text(&mount)])?;
         self.mounts.push(mount.clone());
         Ok(mount)
     }
@@ -79,7 +78,7 @@ impl Disks {
 impl Drop for Disks {
     fn drop(&mut self) {
         for mount in &self.mounts {
-            if let Err(error) = run("umount", &[], &[mount]) {
+            if let Err(error) = run("umount", &[text(mount)]) {
                 eprintln!("{error}");
             }
         }
@@ -91,15 +90,6 @@ fn free_bytes(mount: &Path) -> u64 {
     stat.f_bavail * stat.f_frsize
 }
 
-/// Runs a program; an error says why it failed.
-fn run(program: &str, options: &[&str], paths: &[&Path]) -> Result<(), String> {
-    let output = Command::new(program).args(options).args(paths).output();
-    let output = output.map_err(|error| format!("{program}: {error}"))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!(
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-    }
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
 }
