@@ -188,9 +188,7 @@ async fn cut_under_load(
     let node = cluster.primary(0);
     let writers = Writers::start(cluster, load);
     writers.wait_acked(acked).await;
-    node.pause();
-    let copy = disk.cut();
-    node.kill();
+    let copy = power_goes(node, disk);
     writers.stop(oracles).await;
     copy
 }
@@ -214,10 +212,16 @@ async fn cut_first_start(kind: FileSystem) -> Verdict {
     let node = cluster.primary(0);
     node.spawn(&[]);
     pause_up_to(120).await;
+    let copy = power_goes(node, &disk);
+    judge_copy(copy, shape(), &Oracle::default()).await
+}
+
+/// The disk as it is at this moment; the node comes no further.
+fn power_goes(node: &Node, disk: &Mounted) -> LoopDisk {
     node.pause();
     let copy = disk.cut();
     node.kill();
-    judge_copy(copy, shape(), &Oracle::default()).await
+    copy
 }
 
 /// Load, then a clean stop, or a kill and a start; on its way the power goes.
@@ -243,9 +247,7 @@ async fn cut_while(kind: FileSystem, moment: Moment) -> Verdict {
         }
     }
     pause_up_to(60).await;
-    node.pause();
-    let copy = disk.cut();
-    node.kill();
+    let copy = power_goes(node, &disk);
     writers.stop(&mut oracles).await;
     judge_copy(copy, shape(), &oracles[0]).await
 }
@@ -276,9 +278,7 @@ async fn cut_snapshot(kind: FileSystem) -> Verdict {
     assert!(primary.status().await["truncated"].as_u64() > Some(0));
     replica.spawn(&[]);
     pause_up_to(400).await;
-    replica.pause();
-    let copy = disk.cut();
-    replica.kill();
+    let copy = power_goes(replica, &disk);
     drop(disk);
     let _disk = copy.mount(&replica.data).expect("it mounts");
     start_level(replica, primary).await;
