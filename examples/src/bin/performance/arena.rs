@@ -1,0 +1,100 @@
+//! This store and the peers side by side, on the same machine at the same time: three primaries each, no replicas.
+//!
+//! All are started at once and stay until the last row that uses them; whoever is not measured is idle.
+
+use std::path::Path;
+
+use crate::{
+    bench::Bench,
+    cluster::{Cluster, Shape},
+    contender::Side,
+    load::{Load, Work},
+    peers::redis::{self, PRIMARIES, RedisCluster, Sync},
+};
+
+/// Bytes of each value.
+pub(crate) const VALUE_BYTES: usize = 100;
+
+/// Connections to each server: more of them made both clients slower with three servers on two cores.
+const CONNECTIONS: usize = 1;
+
+/// Everyone who is measured against everyone.
+pub(crate) struct Arena {
+    /// This store first.
+    pub(crate) sides: Vec<Side>,
+    /// Why somebody is not there.
+    pub(crate) missing: Vec<String>,
+    peers: Vec<RedisCluster>,
+    _cluster: Cluster,
+}
+
+impl Arena {
+    /// Starts everyone and stores all keys.
+    pub(crate) async fn start(bench: &Bench) -> anyhow::Result<Self> {
+        let cluster = Cluster::start(bench, Shape::primaries(usize::from(PRIMARIES))).await?;
+        let mut arena = Self {
+            sides: vec![Side::kvclient(cluster.client()?, cluster.ids())],
+            missing: Vec::new(),
+            peers: Vec::new(),
+            _cluster: cluster,
+        };
+        let programs = &bench.programs;
+        arena.add(bench, "Redis", programs.redis.as_deref()).await?;
+        arena
+            .add(bench, "Valkey", programs.valkey.as_deref())
+            .await?;
+        arena.fill(bench).await?;
+        Ok(arena)
+    }
+
+    /// Changes when the peers answer writes.
+    pub(crate) async fn set_sync(&self, sync: Sync) -> anyhow::Result<()> {
+        for peer in &self.peers {
+            peer.set_sync(sync).await?;
+        }
+        Ok(())
+    }
+
+    async fn add(
+        &mut self,
+        bench: &Bench,
+        name: &str,
+        binary: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let Some(binary) = binary else {
+            self.missing.push(format!("{name}: not installed"));
+            return Ok(());
+        };
+        let name = format!("{name} {}", redis::version(binary)?);
+        let peer = RedisCluster::start(bench, binary).await?;
+        let (ports, ids) = (peer.ports(), peer.ids());
+        let side = Side::redis_rs(&name, ports, ids.clone(), CONNECTIONS);
+        self.sides.push(side.await?);
+        let side = Side::fred(&name, ports, ids, CONNECTIONS);
+        self.sides.push(side.await?);
+        self.peers.push(peer);
+        Ok(())
+    }
+
+    async fn fill(&self, bench: &Bench) -> anyhow::Result<()> {
+        let load = Load {
+            work: Work::Set,
+            tasks: 1,
+            keys: bench.keys(),
+            value_bytes: VALUE_BYTES,
+            warm_up: bench.warm_up(),
+            lasts: bench.lasts,
+        };
+        self.set_sync(Sync::EverySecond).await?;
+        // The two clients of one peer reach the same servers.
+        for side in self
+            .sides
+            .iter()
+            .take(1)
+            .chain(self.sides.iter().skip(1).step_by(2))
+        {
+            side.fill(&load).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,3 @@
+//! The servers of other products, started here and set as fast as they can be.
+
+pub(crate) mod redis;

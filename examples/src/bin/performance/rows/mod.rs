@@ -1,0 +1,192 @@
+//! The rows of the table, in its order. A new row: a file beside this one that measures it, and a line in [`ROWS`].
+
+mod contest;
+
+use futures_util::future::BoxFuture;
+
+use crate::{bench::Bench, load::Work, outcome::Outcome, peers::redis::Sync};
+
+pub(crate) use contest::Contest;
+use contest::Judge;
+
+/// One line of the table.
+pub(crate) struct Row {
+    /// What it is called on the command line: a group, then what tells it apart.
+    pub(crate) id: &'static str,
+    /// What is done.
+    pub(crate) work: &'static str,
+    /// What it is to come to.
+    pub(crate) goal: &'static str,
+    pub(crate) run: Run,
+}
+
+/// Who starts the servers.
+pub(crate) enum Run {
+    /// This store beside Redis and Valkey; they are started once for all of these rows.
+    Contest(Contest),
+    /// The row itself, and nobody else runs meanwhile.
+    #[expect(dead_code, reason = "for the rows that follow")]
+    Alone(RunAlone),
+}
+
+/// What a row does that starts its own servers; they are gone when it returns.
+pub(crate) type RunAlone = for<'a> fn(bench: &'a Bench) -> BoxFuture<'a, anyhow::Result<Outcome>>;
+
+const ROWS: &[Row] = &[
+    Row {
+        id: "get-64",
+        work: "GET, 64 tasks",
+        goal: ">= 1.2 times the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Get,
+            tasks: 64,
+            sync: Sync::Always,
+            judge: Judge::Rate { at_least: 1.2 },
+        }),
+    },
+    Row {
+        id: "get-256",
+        work: "GET, 256 tasks",
+        goal: ">= 2 times the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Get,
+            tasks: 256,
+            sync: Sync::Always,
+            judge: Judge::Rate { at_least: 2.0 },
+        }),
+    },
+    Row {
+        id: "get-512",
+        work: "GET, 512 tasks",
+        goal: ">= 2.5 times the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Get,
+            tasks: 512,
+            sync: Sync::Always,
+            judge: Judge::Rate { at_least: 2.5 },
+        }),
+    },
+    Row {
+        id: "set-64",
+        work: "SET, 64 tasks; peers: `appendfsync always`",
+        goal: ">= 1.2 times the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Set,
+            tasks: 64,
+            sync: Sync::Always,
+            judge: Judge::Rate { at_least: 1.2 },
+        }),
+    },
+    Row {
+        id: "set-256",
+        work: "SET, 256 tasks; peers: `appendfsync always`",
+        goal: ">= 2 times the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Set,
+            tasks: 256,
+            sync: Sync::Always,
+            judge: Judge::Rate { at_least: 2.0 },
+        }),
+    },
+    Row {
+        id: "set-512",
+        work: "SET, 512 tasks; peers: `appendfsync always`",
+        goal: ">= 2.5 times the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Set,
+            tasks: 512,
+            sync: Sync::Always,
+            judge: Judge::Rate { at_least: 2.5 },
+        }),
+    },
+    Row {
+        id: "everysec-256",
+        work: "SET, 256 tasks; peers: `appendfsync everysec`, which answers before the sync",
+        goal: ">= 1.2 times the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Set,
+            tasks: 256,
+            sync: Sync::EverySecond,
+            judge: Judge::Rate { at_least: 1.2 },
+        }),
+    },
+    Row {
+        id: "get-1",
+        work: "GET, 1 task, p50",
+        goal: "<= 1.2 times as long as the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Get,
+            tasks: 1,
+            sync: Sync::Always,
+            judge: Judge::Median { at_most: 1.2 },
+        }),
+    },
+    Row {
+        id: "set-1",
+        work: "SET, 1 task, p50; peers: `appendfsync always`",
+        goal: "<= 1.0 times as long as the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Set,
+            tasks: 1,
+            sync: Sync::Always,
+            judge: Judge::Median { at_most: 1.0 },
+        }),
+    },
+    Row {
+        id: "mixed-256",
+        work: "9 GETs to 1 SET, 256 tasks, p99; peers: `appendfsync always`",
+        goal: "<= 1.0 times as long as the best peer",
+        run: Run::Contest(Contest {
+            work: Work::Mixed,
+            tasks: 256,
+            sync: Sync::Always,
+            judge: Judge::Slowest { at_most: 1.0 },
+        }),
+    },
+];
+
+/// Those that the names mean: a row, or a group of them; all if there are no names.
+pub(crate) fn named(names: &[String]) -> anyhow::Result<Vec<&'static Row>> {
+    for name in names {
+        let known = ROWS.iter().any(|row| row.is_meant_by(name));
+        anyhow::ensure!(known, "there is no row {name}");
+    }
+    let wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| row.is_meant_by(name));
+    Ok(ROWS.iter().filter(wanted).collect())
+}
+
+/// All of them.
+pub(crate) fn all() -> &'static [Row] {
+    ROWS
+}
+
+impl Row {
+    fn is_meant_by(&self, name: &str) -> bool {
+        let rest = self.id.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_mean_rows_and_groups() {
+        let ids = |name: &str| -> Vec<&str> {
+            let rows = named(&[name.to_owned()]).unwrap();
+            rows.iter().map(|row| row.id).collect()
+        };
+        assert_eq!(ids("set-64"), ["set-64"]);
+        assert_eq!(ids("get"), ["get-64", "get-256", "get-512", "get-1"]);
+        assert!(named(&["ge".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn each_row_has_its_own_name() {
+        let mut ids: Vec<&str> = ROWS.iter().map(|row| row.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), ROWS.len());
+    }
+}
