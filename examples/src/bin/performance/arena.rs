@@ -8,15 +8,12 @@ use crate::{
     bench::Bench,
     cluster::{Cluster, Shape},
     contender::Side,
-    load::{Load, Work},
+    load::Load,
     peers::redis::{self, PRIMARIES, RedisCluster, Sync},
 };
 
-/// Bytes of each value.
-pub(crate) const VALUE_BYTES: usize = 100;
-
-/// Connections to each server: more of them made both clients slower with three servers on two cores.
-const CONNECTIONS: usize = 1;
+/// Connections that a client of a peer has to each server; a load says how many of them it uses.
+pub(crate) const MOST_CONNECTIONS: usize = 3;
 
 /// Everyone who is measured against everyone.
 pub(crate) struct Arena {
@@ -68,23 +65,16 @@ impl Arena {
         let name = format!("{name} {}", redis::version(binary)?);
         let peer = RedisCluster::start(bench, binary).await?;
         let (ports, ids) = (peer.ports(), peer.ids());
-        let side = Side::redis_rs(&name, ports, ids.clone(), CONNECTIONS);
+        let side = Side::redis_rs(&name, ports, ids.clone(), MOST_CONNECTIONS);
         self.sides.push(side.await?);
-        let side = Side::fred(&name, ports, ids, CONNECTIONS);
+        let side = Side::fred(&name, ports, ids, MOST_CONNECTIONS);
         self.sides.push(side.await?);
         self.peers.push(peer);
         Ok(())
     }
 
     async fn fill(&self, bench: &Bench) -> anyhow::Result<()> {
-        let load = Load {
-            work: Work::Set,
-            tasks: 1,
-            keys: bench.keys(),
-            value_bytes: VALUE_BYTES,
-            warm_up: bench.warm_up(),
-            lasts: bench.lasts,
-        };
+        let load = Load::to_fill(bench.keys());
         self.set_sync(Sync::EverySecond).await?;
         // The two clients of one peer reach the same servers.
         for side in self

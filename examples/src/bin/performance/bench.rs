@@ -33,13 +33,13 @@ pub(crate) enum Form {
 
 /// Where the programs are. `None`: not installed, which the table says.
 #[derive(Debug)]
-#[expect(dead_code, reason = "for the rows of etcd that follow")]
 pub(crate) struct Programs {
     pub(crate) kvnode: PathBuf,
     pub(crate) redis: Option<PathBuf>,
     pub(crate) valkey: Option<PathBuf>,
     pub(crate) etcd: Option<PathBuf>,
     pub(crate) wrk: Option<PathBuf>,
+    pub(crate) strace: Option<PathBuf>,
 }
 
 impl Bench {

@@ -104,7 +104,6 @@ impl Cluster {
         running.map(Process::id).collect()
     }
 
-    #[expect(dead_code, reason = "for rows that ask one node")]
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -154,7 +153,6 @@ impl Node {
         })
     }
 
-    #[expect(dead_code, reason = "for rows that ask one node")]
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }

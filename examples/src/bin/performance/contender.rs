@@ -69,9 +69,9 @@ impl Contender for fred::clients::Client {
 pub(crate) struct Side {
     /// What the table calls it.
     pub(crate) name: String,
-    clients: Clients,
     /// Processes of the store.
-    servers: Vec<u32>,
+    pub(crate) servers: Vec<u32>,
+    clients: Clients,
 }
 
 /// The same kind of client once or several times; tasks are dealt out to them.
@@ -167,7 +167,7 @@ impl Side {
         .with_context(|| self.name.clone())
     }
 
-    /// One measurement.
+    /// One measurement. Of a peer's connections those are used that the load asks for.
     pub(crate) async fn measure(&self, load: &Load) -> anyhow::Result<Measured> {
         let before = Mutex::new((0.0, 0.0));
         let counting = || {
@@ -176,8 +176,8 @@ impl Side {
         };
         let mut times = match &self.clients {
             Clients::Kv(clients) => load.run(clients, counting).await,
-            Clients::RedisRs(clients) => load.run(clients, counting).await,
-            Clients::Fred(clients) => load.run(clients, counting).await,
+            Clients::RedisRs(clients) => load.run(&clients[..load.connections], counting).await,
+            Clients::Fred(clients) => load.run(&clients[..load.connections], counting).await,
         }
         .with_context(|| self.name.clone())?;
         let (servers, client) = self.cpu()?;

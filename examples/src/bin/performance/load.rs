@@ -12,6 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::contender::Contender;
 
+/// Bytes of each value, where a row does not say otherwise.
+pub(crate) const VALUE_BYTES: usize = 100;
+
 /// Writes under way at once while a store is filled.
 const FILLING: usize = 256;
 
@@ -32,6 +35,8 @@ pub(crate) enum Work {
 pub(crate) struct Load {
     pub(crate) work: Work,
     pub(crate) tasks: usize,
+    /// Connections of a peer's client to each of its servers; the tasks are dealt out to them.
+    pub(crate) connections: usize,
     pub(crate) keys: usize,
     pub(crate) value_bytes: usize,
     pub(crate) warm_up: Duration,
@@ -53,6 +58,12 @@ struct Window {
 }
 
 impl Times {
+    /// Of ops that were timed elsewhere.
+    pub(crate) fn new(ops: Vec<Duration>, lasted: Duration) -> Self {
+        let ops = ops.into_iter().map(tenths_of_micros).collect();
+        Self { ops, lasted }
+    }
+
     pub(crate) fn ops_per_second(&self) -> f64 {
         self.ops.len() as f64 / self.lasted.as_secs_f64()
     }
@@ -73,6 +84,19 @@ impl Times {
 }
 
 impl Load {
+    /// What [`Load::fill`] needs to know, and nothing to run.
+    pub(crate) fn to_fill(keys: usize) -> Self {
+        Self {
+            work: Work::Set,
+            tasks: 1,
+            connections: 1,
+            keys,
+            value_bytes: VALUE_BYTES,
+            warm_up: Duration::ZERO,
+            lasts: Duration::ZERO,
+        }
+    }
+
     /// Stores every key once.
     pub(crate) async fn fill<C: Contender>(&self, contender: &C) -> anyhow::Result<()> {
         stream::iter(0..self.keys)
@@ -134,7 +158,7 @@ async fn one_task<C: Contender>(
         }
         let ended = Instant::now();
         if (window.from..window.until).contains(&ended) {
-            times.push(u32::try_from((ended - began).as_nanos() / 100).unwrap_or(u32::MAX));
+            times.push(tenths_of_micros(ended - began));
         }
         began = ended;
     }
@@ -149,6 +173,11 @@ impl Load {
             Work::Mixed => fastrand::usize(..MIXED_WRITES) != 0,
         }
     }
+}
+
+/// Small, so that a measurement of millions of ops needs little memory; longer than seven minutes counts as that.
+fn tenths_of_micros(took: Duration) -> u32 {
+    u32::try_from(took.as_nanos() / 100).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn key(number: usize) -> String {

@@ -111,18 +111,16 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 async fn measure(row: &Row, bench: &Bench, arena: &mut Option<Arena>) -> anyhow::Result<Outcome> {
-    match row.run {
-        Run::Contest(contest) => {
-            if arena.is_none() {
-                *arena = Some(Arena::start(bench).await?);
-            }
-            let arena = arena.as_ref().expect("started above");
-            contest.run(bench, arena).await
-        }
-        Run::Alone(run) => {
-            *arena = None;
-            run(bench).await
-        }
+    if matches!(row.run, Run::Alone(_)) {
+        *arena = None;
+    } else if arena.is_none() {
+        *arena = Some(Arena::start(bench).await?);
+    }
+    match (&row.run, arena) {
+        (Run::Contest(contest), Some(arena)) => contest.run(bench, arena).await,
+        (Run::Arena(run), Some(arena)) => run(bench, arena).await,
+        (Run::Alone(run), _) => run(bench).await,
+        (Run::Contest(_) | Run::Arena(_), None) => unreachable!("started above"),
     }
 }
 
@@ -182,6 +180,7 @@ impl Args {
                 valkey: find(self.valkey_server.as_deref(), "valkey-server")?,
                 etcd: find(self.etcd.as_deref(), "etcd")?,
                 wrk: find(self.wrk.as_deref(), "wrk")?,
+                strace: find(None, "strace")?,
             },
             form,
             lasts: Duration::try_from_secs_f64(self.seconds.unwrap_or(seconds))?,

@@ -35,6 +35,18 @@ pub(crate) struct Figure {
     pub(crate) rounds: Vec<f64>,
 }
 
+impl Outcome {
+    /// Nothing was measured, since this program is not there.
+    pub(crate) fn not_installed(program: &str) -> Self {
+        Self {
+            ours: "not measured".to_owned(),
+            against: format!("{program} is not installed"),
+            notes: vec![format!("{program}: not installed")],
+            ..Self::default()
+        }
+    }
+}
+
 impl Figure {
     pub(crate) fn new(what: &str, rounds: impl IntoIterator<Item = f64>) -> Self {
         let rounds: Vec<f64> = rounds.into_iter().collect();
@@ -70,6 +82,7 @@ fn median(values: &[f64]) -> f64 {
 /// A number for people: three digits that count.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
+        huge if huge >= 999_500.0 => format!("{:.2} M", value / 1_000_000.0),
         big if big >= 99_950.0 => format!("{:.0} k", value / 1_000.0),
         big if big >= 9_995.0 => format!("{:.1} k", value / 1_000.0),
         big if big >= 1_000.0 => format!("{:.2} k", value / 1_000.0),
@@ -93,6 +106,7 @@ mod tests {
     #[test]
     fn numbers_have_three_digits() {
         let cases = [
+            (2_191_000.0, "2.19 M"),
             (310_400.0, "310 k"),
             (99_949.0, "99.9 k"),
             (1_234.0, "1.23 k"),

@@ -41,12 +41,13 @@ pub(crate) struct Memory {
 }
 
 impl Process {
-    /// Starts it, with what it prints in `log`. Settings of nodes in this environment do not reach it.
+    /// Starts it, with what it prints in `log`. Settings of servers in this environment do not reach it.
     pub(crate) fn start(name: &str, mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
         let output = File::options().create(true).append(true).open(&log)?;
         for (variable, _) in std::env::vars_os() {
-            if variable.to_string_lossy().starts_with("KV") {
-                command.env_remove(variable);
+            let name = variable.to_string_lossy();
+            if name.starts_with("KV") || name.starts_with("ETCD_") {
+                command.env_remove(&variable);
             }
         }
         let child = command
@@ -72,7 +73,6 @@ impl Process {
     }
 
     /// Waits until it ends by itself; its output.
-    #[expect(dead_code, reason = "for rows that run a program")]
     pub(crate) async fn finish(mut self) -> anyhow::Result<String> {
         let status = self.ended().await?;
         if !status.success() {
@@ -82,7 +82,6 @@ impl Process {
     }
 
     /// Asks it to stop, and waits.
-    #[expect(dead_code, reason = "for rows that start nodes again")]
     pub(crate) async fn stop(mut self) -> anyhow::Result<ExitStatus> {
         let id = Pid::from_child(&self.child);
         kill_process(id, Signal::TERM)?;

@@ -1,13 +1,18 @@
 //! The rows of the table, in its order. A new row: a file beside this one that measures it, and a line in [`ROWS`].
 
 mod contest;
+mod etcd;
+mod judge;
+mod limits;
+mod syncs;
+mod wrk;
 
 use futures_util::future::BoxFuture;
 
-use crate::{bench::Bench, load::Work, outcome::Outcome, peers::redis::Sync};
+use crate::{arena::Arena, bench::Bench, load::Work, outcome::Outcome, peers::redis::Sync};
 
 pub(crate) use contest::Contest;
-use contest::Judge;
+use judge::Judge;
 
 /// One line of the table.
 pub(crate) struct Row {
@@ -24,13 +29,18 @@ pub(crate) struct Row {
 pub(crate) enum Run {
     /// This store beside Redis and Valkey; they are started once for all of these rows.
     Contest(Contest),
+    /// The same servers, for something else than one load.
+    Arena(RunInArena),
     /// The row itself, and nobody else runs meanwhile.
-    #[expect(dead_code, reason = "for the rows that follow")]
     Alone(RunAlone),
 }
 
 /// What a row does that starts its own servers; they are gone when it returns.
 pub(crate) type RunAlone = for<'a> fn(bench: &'a Bench) -> BoxFuture<'a, anyhow::Result<Outcome>>;
+
+/// What a row does with the servers of all contests.
+pub(crate) type RunInArena =
+    for<'a> fn(bench: &'a Bench, arena: &'a Arena) -> BoxFuture<'a, anyhow::Result<Outcome>>;
 
 const ROWS: &[Row] = &[
     Row {
@@ -142,6 +152,30 @@ const ROWS: &[Row] = &[
             sync: Sync::Always,
             judge: Judge::Slowest { at_most: 1.0 },
         }),
+    },
+    Row {
+        id: "syncs",
+        work: "SET, 64 tasks, under `strace`: how many SETs share a sync; peers: `appendfsync always`",
+        goal: "<= 64, on every side",
+        run: Run::Arena(syncs::run),
+    },
+    Row {
+        id: "etcd-put",
+        work: "`PUT /kv/{key}` beside etcd's `/v3/kv/put`, one op a request, 64 connections of `wrk`",
+        goal: ">= 10 times etcd",
+        run: Run::Alone(etcd::put),
+    },
+    Row {
+        id: "etcd-get",
+        work: "`GET /kv/{key}` beside etcd's `/v3/kv/range`, one op a request, 64 connections of `wrk`",
+        goal: ">= 10 times etcd",
+        run: Run::Alone(etcd::get),
+    },
+    Row {
+        id: "limits",
+        work: "what this machine can do: loopback, bare HTTP, LMDB alone, append and sync alone",
+        goal: "none: shows the distance",
+        run: Run::Alone(limits::run),
     },
 ];
 
