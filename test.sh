@@ -77,6 +77,7 @@ main() {
     section "Scripts" scripts
     section "Build as users run it" check release_build
     section "A cluster by launch.sh" cluster
+    section "Performance, in short" performance
     [ -n "${KV_SLOW-}" ] || skip "long crash rounds" "run ./test.sh --slow"
     if [ $bar = yes ]; then
         section "Fault and speed bars" bars
@@ -176,6 +177,21 @@ bars() {
         --ignored --exact table::write_the_report
 }
 
+# Every row of PERFORMANCE.md for about a second, with the program as the tests have built it: that it works, not how
+# fast. A peer that is not there is a line "NAME: not installed" of each row that wants it.
+performance() {
+    local target=${CARGO_TARGET_DIR:-$root/target} log=$scratch/performance.log missing
+    check performance_rows "$target" "$log"
+    while read -r missing; do
+        skip "performance beside ${missing%%:*}" "not installed"
+    done < <(grep -E '^  [A-Za-z]+: not installed$' "$log" | sort -u)
+}
+
+performance_rows() {
+    KVNODE_BIN=$1/release/kvnode PERFORMANCE_BIN=$1/debug/performance ./bench.sh --short >"$2" 2>&1 || { cat "$2" && return 1; }
+    cat "$2"
+}
+
 doctests() {
     local log=$scratch/doctests.log
     cargo test --locked --workspace --all-features --doc --no-fail-fast 2>&1 | tee "$log" || true
@@ -220,11 +236,11 @@ documentation() {
 
 scripts() {
     local script
-    for script in launch.sh test.sh tests/readme.sh tests/schemathesis.sh .ci/run; do
+    for script in launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh .ci/run; do
         check bash -n "$script"
     done
     if command -v shellcheck >/dev/null; then
-        check shellcheck launch.sh test.sh tests/readme.sh tests/schemathesis.sh .ci/run
+        check shellcheck launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh .ci/run
     else
         skip "shellcheck" "not installed"
     fi
