@@ -2,7 +2,9 @@
 //!
 //! All are started at once and stay until the last row that uses them; whoever is not measured is idle.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+use tokio::time::{Instant, sleep};
 
 use crate::{
     bench::Bench,
@@ -10,10 +12,20 @@ use crate::{
     contender::Side,
     load::Load,
     peers::redis::{self, PRIMARIES, RedisCluster, Sync},
+    process,
 };
 
 /// Connections that a client of a peer has to each server; a load says how many of them it uses.
 pub(crate) const MOST_CONNECTIONS: usize = 3;
+
+/// Time between two looks at who is busy.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Processor time of all servers together between two looks that still counts as idle: two ticks are noise.
+const IDLE_SECONDS: f64 = 0.025;
+
+/// Longest wait for all to be idle.
+const UNREST: Duration = Duration::from_secs(10);
 
 /// Everyone who is measured against everyone.
 pub(crate) struct Arena {
@@ -50,6 +62,27 @@ impl Arena {
             peer.set_sync(sync).await?;
         }
         Ok(())
+    }
+
+    /// Waits until no server has anything left to do of the turn before, such as to move what was written to LMDB.
+    pub(crate) async fn settle(&self) -> anyhow::Result<()> {
+        let until = Instant::now() + UNREST;
+        let mut before = self.cpu_seconds()?;
+        while Instant::now() < until {
+            sleep(LOOK).await;
+            let now = self.cpu_seconds()?;
+            if now - before < IDLE_SECONDS {
+                break;
+            }
+            before = now;
+        }
+        Ok(())
+    }
+
+    fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        // The two clients of one peer name the same servers: what those use counts twice, and idle is idle.
+        let servers = self.sides.iter().flat_map(|side| &side.servers);
+        servers.map(|id| process::cpu_seconds(*id)).sum()
     }
 
     async fn add(

@@ -50,6 +50,7 @@ impl Contest {
         let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); sides];
         for turn in 0..bench.rounds * sides {
             let at = (turn + turn / sides) % sides;
+            arena.settle().await?;
             measured[at].push(arena.sides[at].measure(&load).await?);
         }
         let names = arena.sides.iter().map(|side| side.name.as_str());
