@@ -1,37 +1,27 @@
 //! Round trips on loopback: a bare echo, and an actix-web server that answers with what is ready.
 //!
-//! Both servers have threads of their own, as a node has. The client writes a request and reads the answer whose
-//! length it knows: no HTTP client could do less.
+//! The client writes a request and reads the answer whose length it knows: no HTTP client could do less.
 
 use std::{
+    ops::Range,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
 };
 
-use actix_web::{App, HttpResponse, HttpServer, dev::ServerHandle, web};
+use actix_web::dev::ServerHandle;
 use anyhow::Context;
-use bytes::Bytes;
-use kvclient::{
-    position::Position,
-    wire::batch::{OpResult, encode_results},
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
+    net::TcpStream,
     task::JoinSet,
 };
 
-use crate::{
-    bench::Bench,
-    load::{Times, VALUE_BYTES, value},
+use crate::{bench::Bench, load::Times};
+
+use super::{
+    BATCH, PRIMARIES, Point,
+    servers::{ECHO_BYTES, start_echo, start_http},
 };
-
-use super::{BATCH, PRIMARIES, Point};
-
-/// Bytes of an echo, about what a GET of 100 bytes takes.
-const ECHO_BYTES: usize = 150;
 
 /// Connections where there are many.
 const MANY: usize = 64;
@@ -135,7 +125,7 @@ async fn one_connection(
     port: u16,
     request: Arc<[u8]>,
     answer_bytes: usize,
-    counting: std::ops::Range<Instant>,
+    counting: Range<Instant>,
 ) -> anyhow::Result<Vec<Duration>> {
     let mut stream = connect(port).await?;
     let mut answer = vec![0; answer_bytes];
@@ -174,81 +164,4 @@ async fn answer_bytes(port: u16, request: &[u8]) -> anyhow::Result<usize> {
             return Ok(head.len() + 4 + length);
         }
     }
-}
-
-async fn start_echo() -> anyhow::Result<u16> {
-    let (told, port) = oneshot::channel();
-    thread::Builder::new()
-        .name("echo".to_owned())
-        .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build()?;
-            runtime.block_on(async {
-                let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-                // Nobody waits any more: then there is nobody to echo to either.
-                let _ = told.send(listener.local_addr()?.port());
-                serve_echo(listener).await
-            })
-        })?;
-    Ok(port.await?)
-}
-
-async fn serve_echo(listener: TcpListener) -> std::io::Result<()> {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        connections.spawn(echo(stream));
-    }
-}
-
-async fn echo(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut buffer = [0; ECHO_BYTES];
-    loop {
-        stream.read_exact(&mut buffer).await?;
-        stream.write_all(&buffer).await?;
-    }
-}
-
-async fn start_http() -> anyhow::Result<(u16, ServerHandle)> {
-    let (told, started) = oneshot::channel();
-    thread::Builder::new()
-        .name("http".to_owned())
-        .spawn(move || {
-            actix_web::rt::System::new().block_on(async {
-                let answers = [1, BATCH].map(|ops| (format!("/{ops}"), answer(ops)));
-                let app = move || {
-                    let with = |app: App<_>, (path, answer): &(String, Bytes)| {
-                        let answer = answer.clone();
-                        let ready = move |_body: Bytes| {
-                            std::future::ready(HttpResponse::Ok().body(answer.clone()))
-                        };
-                        app.route(path, web::post().to(ready))
-                    };
-                    answers.iter().fold(App::new(), with)
-                };
-                let server = HttpServer::new(app)
-                    .disable_signals()
-                    .bind(("127.0.0.1", 0))?;
-                let port = server.addrs()[0].port();
-                let server = server.run();
-                let _ = told.send((port, server.handle()));
-                server.await
-            })
-        })?;
-    Ok(started.await?)
-}
-
-/// What a node answers to that many GETs.
-fn answer(ops: usize) -> Bytes {
-    let results = (0..ops).map(|number| OpResult {
-        status: 200,
-        position: Some(Position::new(1, number as u64)),
-        etag: Some(Position::new(1, number as u64)),
-        value: Some(value(number, VALUE_BYTES)),
-        ..OpResult::default()
-    });
-    let results: Vec<OpResult> = results.collect();
-    encode_results(results.iter()).into()
 }

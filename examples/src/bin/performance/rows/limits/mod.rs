@@ -4,6 +4,7 @@
 //! an append that is synced. Each of these is measured alone, without anything that this store adds.
 
 mod loopback;
+mod servers;
 mod storage;
 
 use std::collections::BTreeMap;
