@@ -78,12 +78,10 @@ impl Etcd {
 
     /// Stores that many keys.
     pub(crate) async fn fill(&self, keys: usize, value_bytes: usize) -> anyhow::Result<()> {
-        let encode = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
         for first in (0..keys).step_by(OPS) {
             let puts = (first..keys.min(first + OPS)).map(|number| {
-                let (key, value) = (key(number), value(number, value_bytes));
-                let (key, value) = (encode(key.as_bytes()), encode(&value));
-                format!(r#"{{"requestPut":{{"key":"{key}","value":"{value}"}}}}"#)
+                let put = put_body(&key(number), value(number, value_bytes));
+                format!(r#"{{"requestPut":{put}}}"#)
             });
             let puts: Vec<String> = puts.collect();
             let body = format!(r#"{{"success":[{}]}}"#, puts.join(","));
@@ -114,6 +112,17 @@ impl Etcd {
         }
         Ok(())
     }
+}
+
+/// Body of a write.
+pub(crate) fn put_body(key: &str, value: impl AsRef<[u8]>) -> String {
+    let (key, value) = (BASE64_STANDARD.encode(key), BASE64_STANDARD.encode(value));
+    format!(r#"{{"key":"{key}","value":"{value}"}}"#)
+}
+
+/// Body of a read.
+pub(crate) fn range_body(key: &str) -> String {
+    format!(r#"{{"key":"{}"}}"#, BASE64_STANDARD.encode(key))
 }
 
 /// What the program calls itself: the first line of what `--version` prints.

@@ -16,7 +16,7 @@ use crate::{
     bench::{Bench, Form},
     cluster::{Cluster, Shape},
     contender::Side,
-    load::{Load, VALUE_BYTES},
+    load::{Load, VALUE_BYTES, key, value},
     outcome::{Figure, Line, Outcome},
     peers::etcd::{self, Etcd},
 };
@@ -32,11 +32,18 @@ const JUDGE: Judge = Judge::Rate { at_least: 10.0 };
 const WORD: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub(super) fn put(bench: &Bench) -> BoxFuture<'_, anyhow::Result<Outcome>> {
-    run(bench, "put").boxed()
+    run(bench, Op::Put).boxed()
 }
 
 pub(super) fn get(bench: &Bench) -> BoxFuture<'_, anyhow::Result<Outcome>> {
-    run(bench, "get").boxed()
+    run(bench, Op::Get).boxed()
+}
+
+/// What every request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Op {
+    Put,
+    Get,
 }
 
 /// Both stores, filled.
@@ -46,7 +53,7 @@ struct Both {
     keys: usize,
 }
 
-async fn run(bench: &Bench, op: &'static str) -> anyhow::Result<Outcome> {
+async fn run(bench: &Bench, op: Op) -> anyhow::Result<Outcome> {
     let programs = &bench.programs;
     let (binary, wrk) = match (&programs.etcd, &programs.wrk) {
         (Some(etcd), Some(wrk)) => (etcd, wrk),
@@ -59,19 +66,19 @@ async fn run(bench: &Bench, op: &'static str) -> anyhow::Result<Outcome> {
         keys: bench.keys(),
     };
     both.fill().await?;
-    let asked = [both.ours(op), both.theirs(op)];
+    let asked = [both.ours(bench, op)?, both.theirs(bench, op)?];
     let before = both.written().await?;
     let mut answered: [Vec<Answered>; 2] = Default::default();
     if bench.form == Form::Full {
-        for asked in asked {
+        for asked in &asked {
             wrk::run(bench, wrk, asked, bench.warm_up()).await?;
         }
     }
     for turn in 0..bench.rounds * 2 {
         let at = (turn + turn / 2) % 2;
-        answered[at].push(wrk::run(bench, wrk, asked[at], bench.lasts).await?);
+        answered[at].push(wrk::run(bench, wrk, &asked[at], bench.lasts).await?);
     }
-    if op == "put" {
+    if op == Op::Put {
         check(before, both.written().await?, &answered)?;
     }
     let [ours, theirs] = answered;
@@ -94,24 +101,28 @@ impl Both {
         self.cluster.nodes()[0].address()
     }
 
-    fn ours(&self, op: &'static str) -> Asked {
-        Asked {
-            port: self.node().port(),
-            server: self.cluster.ids()[0],
-            form: "kv",
-            op,
-            keys: self.keys,
-        }
+    fn ours(&self, bench: &Bench, op: Op) -> anyhow::Result<Asked> {
+        let request = |number: usize| match op {
+            Op::Put => (format!("PUT /kv/{}", key(number)), text(number)),
+            Op::Get => (format!("GET /kv/{}", key(number)), String::new()),
+        };
+        let requests = (0..self.keys).map(request);
+        Asked::new(bench, self.node().port(), self.cluster.ids()[0], requests)
     }
 
-    fn theirs(&self, op: &'static str) -> Asked {
-        Asked {
-            port: self.etcd.port(),
-            server: self.etcd.id(),
-            form: "etcd",
-            op,
-            keys: self.keys,
-        }
+    fn theirs(&self, bench: &Bench, op: Op) -> anyhow::Result<Asked> {
+        let request = |number: usize| match op {
+            Op::Put => (
+                "POST /v3/kv/put".to_owned(),
+                etcd::put_body(&key(number), text(number)),
+            ),
+            Op::Get => (
+                "POST /v3/kv/range".to_owned(),
+                etcd::range_body(&key(number)),
+            ),
+        };
+        let requests = (0..self.keys).map(request);
+        Asked::new(bench, self.etcd.port(), self.etcd.id(), requests)
     }
 
     /// Writes that each of the two has done.
@@ -121,6 +132,10 @@ impl Both {
         let durable: Position = status["durable"].as_str().context("durable")?.parse()?;
         Ok([durable.seq, self.etcd.revision().await?])
     }
+}
+
+fn text(number: usize) -> String {
+    String::from_utf8_lossy(&value(number, VALUE_BYTES)).into_owned()
 }
 
 /// As many writes are stored as were answered, at least.

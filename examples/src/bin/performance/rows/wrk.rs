@@ -1,15 +1,21 @@
 //! One run of `wrk`, the load generator for plain HTTP.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
+use tempfile::TempDir;
 
 use crate::{
     bench::Bench,
     process::{Process, cpu_seconds},
 };
 
-const SCRIPT: &str = include_str!("etcd.lua");
+const SCRIPT: &str = include_str!("wrk.lua");
 
 /// Connections, each with one request under way.
 const CONNECTIONS: &str = "64";
@@ -18,16 +24,44 @@ const CONNECTIONS: &str = "64";
 const THREADS: &str = "2";
 
 /// What it asks whom.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) port: u16,
+    port: u16,
     /// Process that answers.
-    pub(super) server: u32,
-    /// `kv` or `etcd`: how requests look.
-    pub(super) form: &'static str,
-    /// `put` or `get`.
-    pub(super) op: &'static str,
-    pub(super) keys: usize,
+    server: u32,
+    /// All requests, one after the other.
+    requests: PathBuf,
+    request_bytes: usize,
+    _dir: TempDir,
+}
+
+impl Asked {
+    /// Makes the requests, which are all of one length. Each is method and path, and a body.
+    pub(super) fn new(
+        bench: &Bench,
+        port: u16,
+        server: u32,
+        requests: impl Iterator<Item = (String, String)>,
+    ) -> anyhow::Result<Self> {
+        let dir = bench.directory()?;
+        let file = dir.path().join("requests");
+        let whole = requests.map(|(line, body)| {
+            let length = body.len();
+            format!("{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}")
+        });
+        let whole: Vec<String> = whole.collect();
+        let request_bytes = whole[0].len();
+        let alike = whole.iter().all(|request| request.len() == request_bytes);
+        ensure!(alike, "requests differ in length");
+        fs::write(&file, whole.concat())?;
+        Ok(Self {
+            port,
+            server,
+            requests: file,
+            request_bytes,
+            _dir: dir,
+        })
+    }
 }
 
 /// What came of it.
@@ -45,11 +79,11 @@ pub(super) struct Answered {
 pub(super) async fn run(
     bench: &Bench,
     wrk: &Path,
-    asked: Asked,
+    asked: &Asked,
     lasts: Duration,
 ) -> anyhow::Result<Answered> {
     let dir = bench.directory()?;
-    let script = dir.path().join("etcd.lua");
+    let script = dir.path().join("wrk.lua");
     fs::write(&script, SCRIPT)?;
     let seconds = lasts.as_secs().max(1);
     let mut command = Command::new(wrk);
@@ -65,7 +99,10 @@ pub(super) async fn run(
         .arg("--script")
         .arg(&script);
     command.arg(format!("http://127.0.0.1:{}", asked.port));
-    command.args(["--", asked.form, asked.op, &asked.keys.to_string()]);
+    command
+        .arg("--")
+        .arg(&asked.requests)
+        .arg(asked.request_bytes.to_string());
     let before = cpu_seconds(asked.server)?;
     let process = Process::start("wrk", command, dir.path().join("wrk.log"))?;
     let said = process.finish().await?;
