@@ -58,6 +58,8 @@ pub(crate) enum Others {
 pub(crate) struct Intent<'a> {
     pub(crate) kind: OpKind,
     pub(crate) slot: Slot,
+    /// When its first attempt begins.
+    pub(crate) began: Instant,
     pub(crate) deadline: Instant,
     /// `get`, `put`, ...: for errors.
     name: &'static str,
@@ -75,10 +77,12 @@ impl<'a> Intent<'a> {
     /// An op with the client's own settings.
     pub(crate) fn new(op: &Op, timeout: Option<Duration>, scope: Scope<'a>) -> Self {
         let timeout = timeout.unwrap_or(scope.options.timeout).min(LONGEST);
+        let began = Instant::now();
         Self {
             kind: kind(&op.action, scope.options),
             slot: Slot::of(&op.key),
-            deadline: Instant::now() + timeout,
+            began,
+            deadline: began + timeout,
             name: name(&op.action),
             consistency: scope.options.consistency,
             node: None,
@@ -134,16 +138,16 @@ impl<'a> Intent<'a> {
         })
     }
 
-    /// The ticket of the next attempt, which travels alone or not, under an id or not, and may be the last or not.
+    /// The ticket of the attempt that begins at `now`: with its shard, under an id or not, alone or not, the last or
+    /// not.
     pub(crate) fn ticket(
         &self,
         mut op: Op,
-        shard_idx: u16,
-        id: Option<RequestId>,
+        (shard_idx, id): (u16, Option<RequestId>),
         travel: Travel,
         others: Others,
+        now: Instant,
     ) -> Arc<Ticket> {
-        let now = Instant::now();
         let time_left = self.deadline - now;
         op.terms.time_left_ms = Some(millis(time_left).max(1));
         op.terms.request_id = id;
@@ -244,15 +248,16 @@ impl<'a> Intent<'a> {
         self.name
     }
 
-    /// Lets the session advance by what an answer shows.
-    pub(crate) fn saw(&self, shard_idx: u16, result: &OpResult) {
+    /// Lets the session advance by what the answer to an op shows.
+    pub(crate) fn saw(&self, shard_idx: u16, asked: &Op, result: &OpResult) {
         // A write was made at its position. A hit shows an entry as old as its tag; a miss shows that nothing is
         // there up to the node's position.
         let seen = match self.kind {
             OpKind::Write | OpKind::RepeatableWrite => result.position.or(result.etag),
             OpKind::Read => result.etag.or(result.position),
         };
-        if let Some(position) = seen {
+        // What was asked for is what the session had seen already: most reads show nothing newer.
+        if let Some(position) = seen.filter(|seen| asked.terms.min_position < Some(*seen)) {
             self.saw_entry(shard_idx, position);
         }
     }

@@ -378,7 +378,7 @@ impl ShardReader {
             // The one asked last stays, for errors.
             return false;
         };
-        self.node = Some(node.count());
+        self.node = Some(node.count(Instant::now()));
         true
     }
 

@@ -312,3 +312,68 @@ async fn only_puts_are_large() {
         assert_eq!(kv.incr("n", 1).await.unwrap(), count);
     }
 }
+
+// A drain runs on the runtime of whoever was first. If that one is not driven any more, as that of a program that calls
+// `block_on` now and then, ops from elsewhere end in time all the same.
+#[tokio::test]
+async fn a_runtime_that_stands_still_keeps_nobody_past_their_time() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    cluster.primary(0).pause();
+    let stood_still = std::thread::spawn({
+        let kv = kv.clone();
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let two = async { tokio::join!(kv.put("a", "v"), kv.put("b", "v")) };
+                assert!(timeout(Duration::from_millis(50), two).await.is_err());
+            });
+            runtime
+        }
+    });
+    let runtime = stood_still.join().unwrap();
+    let short = PutOptions::new().timeout(Duration::from_millis(200));
+    let put = kv.put_with("c", "v", short);
+    let error = timeout(Duration::from_secs(10), put)
+        .await
+        .expect("ends by itself")
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    runtime.shutdown_background();
+}
+
+#[tokio::test]
+async fn each_op_of_a_batch_has_its_own_time() {
+    let cluster = Cluster::start(1, 0).await;
+    let kv = cluster.client();
+    let node = cluster.primary(0);
+    node.pause();
+    let put = |key: &'static str, ms| {
+        let kv = kv.clone();
+        let options = PutOptions::new().timeout(Duration::from_millis(ms));
+        tokio::spawn(async move { kv.put_with(key, "v", options).await })
+    };
+    // The first fills the lane; the second starts the drain; the others join it, the shortest last.
+    let patient = ["a", "b", "c"].map(|key| put(key, 60_000));
+    wait_until("the others are sent behind the first", || {
+        node.batches().len() == 2
+    })
+    .await;
+    let queued = put("d", 60_000);
+    tokio::task::yield_now().await;
+    let hasty = put("e", 100);
+    let error = timeout(Duration::from_secs(10), hasty)
+        .await
+        .expect("its time is over long before the batch's")
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(error.outcome(), Outcome::NotApplied, "it was never sent");
+    node.resume();
+    for put in patient {
+        put.await.unwrap().unwrap();
+    }
+    queued.await.unwrap().unwrap();
+}

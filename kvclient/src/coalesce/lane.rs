@@ -6,6 +6,7 @@
 //!                  when the exchange under way is over, again and again, until the queue is empty
 //! queue full       callers wait to get in
 //! exchange late    it no longer counts: the next batch leaves beside it, and it ends on its own
+//! time over        the drain tells those whose op it sent, or would have, with one timer for all of them
 //! ```
 //!
 //! Nothing here waits in order to gather: the exchange under way is the wait, so a batch is as large as the load.
@@ -16,30 +17,36 @@
 //!
 //! Cancel safety: a caller that goes away takes an unsent op along and lets a sent one go; others notice nothing.
 //! An exchange in a caller's future that is no longer polled delays others by `patience`, once. A drain that ends
-//! before its time (its runtime stops) answers everyone it leaves behind.
+//! before its time (its runtime stops) answers everyone it leaves behind. All drains of a lane run on one runtime at a
+//! time; callers on others watch their time themselves, since that one may stand still.
 
 use std::{
     collections::VecDeque,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::{
+    runtime::{self, Handle},
     select,
-    sync::{Semaphore, SemaphorePermit},
+    sync::{Notify, Semaphore, SemaphorePermit},
     task::yield_now,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
     link::Link,
-    ticket::{Answer, Pending, Ticket},
+    ticket::{Answer, Pending, Ticket, Watched},
 };
 use crate::{
     attempt::AttemptError,
     wire::{batch::OpResult, batch::encode_ops},
 };
+
+/// A drain looks at least this often whose time is over.
+const LONGEST_LOOK: Duration = Duration::from_secs(3_600);
 
 /// Reads or writes on their way to one node.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ pub(crate) struct Lane {
     room: Semaphore,
     /// Std lock: never held over an await.
     state: Mutex<State>,
+    /// Somebody's time is over sooner than any drain would look.
+    sooner: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +69,10 @@ struct State {
     queue: VecDeque<Arc<Ticket>>,
     /// Drain tasks under way, without those that have stepped aside.
     drains: usize,
+    /// Where they run; nothing if there are none.
+    runtime: Option<runtime::Id>,
+    /// When a drain looks next whose time is over.
+    looks_at: Option<Instant>,
 }
 
 impl Lane {
@@ -70,18 +83,19 @@ impl Lane {
             room: Semaphore::new(link.options.queue_bytes as usize),
             link,
             state: Mutex::default(),
+            sooner: Notify::new(),
         })
     }
 
     /// Puts an op into the queue if others are under way and there is room, and sees to it that it gets sent.
     /// `None`: [`Self::send`] it.
     pub(crate) fn join(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Option<Pending> {
-        if self.is_idle() {
+        let state = self.lock();
+        if state.is_idle() && self.turns.available_permits() > 0 {
             return None;
         }
-        let pending = self.try_push(ticket)?;
-        self.start_drain();
-        Some(pending)
+        self.room.try_acquire_many(weight(ticket)).ok()?.forget();
+        Some(self.enter(state, ticket))
     }
 
     /// Sends an op and waits for its answer.
@@ -95,25 +109,37 @@ impl Lane {
         };
         // The drain gives it back.
         room.expect("a lane's room is never closed").forget();
-        let pending = self.push(ticket);
-        self.start_drain();
-        pending.answer().await
+        self.enter(self.lock(), ticket).answer().await
     }
 
     /// Puts an op into the queue if there is room, without starting to send: for callers that have more ops at
     /// hand. [`Self::start_drain`] must follow.
     pub(crate) fn try_push(&self, ticket: &Arc<Ticket>) -> Option<Pending> {
         self.room.try_acquire_many(weight(ticket)).ok()?.forget();
-        Some(self.push(ticket))
+        Some(self.push(&mut self.lock(), ticket, Handle::current().id()))
     }
 
     /// Sees to it that what is in the queue gets sent.
     pub(crate) fn start_drain(self: &Arc<Self>) {
-        let mut state = self.lock();
-        if state.queue.is_empty() || state.drains >= self.link.options.batches_in_flight {
+        self.start_drain_of(self.lock(), Handle::current().id());
+    }
+
+    /// Puts an op into the queue that has its room, and sees to it that it gets sent.
+    fn enter(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ticket: &Arc<Ticket>) -> Pending {
+        let here = Handle::current().id();
+        let pending = self.push(&mut state, ticket, here);
+        self.start_drain_of(state, here);
+        pending
+    }
+
+    fn start_drain_of(self: &Arc<Self>, mut state: MutexGuard<'_, State>, here: runtime::Id) {
+        let may_start = state.drains < self.link.options.batches_in_flight
+            && state.runtime.is_none_or(|runtime| runtime == here);
+        if state.queue.is_empty() || !may_start {
             return;
         }
         state.drains += 1;
+        state.runtime = Some(here);
         drop(state);
         let drain = Drain {
             lane: self.clone(),
@@ -124,24 +150,54 @@ impl Lane {
         tokio::spawn(drain.run());
     }
 
-    fn push(&self, ticket: &Arc<Ticket>) -> Pending {
-        self.lock().queue.push_back(ticket.clone());
-        Pending::new(ticket.clone())
-    }
-
-    /// Whether an op could leave at once.
-    fn is_idle(&self) -> bool {
-        let state = self.lock();
-        state.drains == 0 && state.queue.is_empty() && self.turns.available_permits() > 0
+    fn push(&self, state: &mut State, ticket: &Arc<Ticket>, here: runtime::Id) -> Pending {
+        state.queue.push_back(ticket.clone());
+        if state.looks_at.is_some_and(|at| ticket.until() < at) {
+            self.sooner.notify_waiters();
+        }
+        let watched = match state.runtime.is_none_or(|runtime| runtime == here) {
+            true => Watched::ByDrain,
+            false => Watched::ByCaller,
+        };
+        Pending::new(ticket.clone(), watched)
     }
 
     /// A turn for an op that has nobody before it.
     fn idle_turn(&self) -> Option<SemaphorePermit<'_>> {
-        let state = self.lock();
-        if state.drains > 0 || !state.queue.is_empty() {
-            return None;
+        match self.lock().is_idle() {
+            true => self.turns.try_acquire().ok(),
+            false => None,
         }
-        self.turns.try_acquire().ok()
+    }
+
+    /// Waits for `work`, and tells everyone in the batch and in the queue whose time is over meanwhile.
+    async fn watch_over<T>(&self, batch: &[Arc<Ticket>], work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let sooner = self.sooner.notified();
+            let at = self.expire(batch);
+            select! {
+                biased;
+                done = &mut work => return done,
+                () = sooner => {}
+                () = sleep_until(at) => {}
+            }
+        }
+    }
+
+    /// Tells those whose time is over; when to look again.
+    fn expire(&self, batch: &[Arc<Ticket>]) -> Instant {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let mut next = now + LONGEST_LOOK;
+        for ticket in batch.iter().chain(&state.queue) {
+            match ticket.until() > now {
+                true => next = next.min(ticket.until()),
+                false => ticket.expire(),
+            }
+        }
+        state.looks_at = Some(next);
+        next
     }
 
     async fn send_now(&self, ticket: &Arc<Ticket>, turn: SemaphorePermit<'_>) -> Answer {
@@ -187,6 +243,22 @@ impl Lane {
     }
 }
 
+impl State {
+    /// Whether nobody stands before an op that comes now.
+    fn is_idle(&self) -> bool {
+        self.drains == 0 && self.queue.is_empty()
+    }
+
+    /// A drain is over, or counts no longer.
+    fn end_drain(&mut self) {
+        self.drains -= 1;
+        if self.drains == 0 {
+            self.runtime = None;
+            self.looks_at = None;
+        }
+    }
+}
+
 /// A task that empties the queue.
 struct Drain {
     lane: Arc<Lane>,
@@ -201,16 +273,17 @@ impl Drain {
     async fn run(mut self) {
         let lane = self.lane.clone();
         // With or without a turn: see "patience".
-        let turn = timeout(lane.link.options.patience, lane.turns.acquire()).await;
-        let mut turn = turn.ok();
+        let turn = timeout(lane.link.options.patience, lane.turns.acquire());
+        let mut turn = lane.watch_over(&[], turn).await.ok();
         while self.is_counted && self.take_batch() {
             let step_aside = || {
                 turn = None;
                 self.is_counted = false;
-                lane.lock().drains -= 1;
+                lane.lock().end_drain();
                 lane.start_drain();
             };
-            let answer = lane.exchange_in_turn(&self.batch, step_aside).await;
+            let exchange = lane.exchange_in_turn(&self.batch, step_aside);
+            let answer = lane.watch_over(&self.batch, exchange).await;
             self.hand_out(answer);
             // Those just answered run first, and what they ask for next is in the next batch.
             yield_now().await;
@@ -228,14 +301,15 @@ impl Drain {
                 break;
             };
             freed += weight(&ticket) as usize;
-            // One whose time is over is left to its caller's timer.
-            if ticket.until() > now && ticket.begin_sending() {
+            if ticket.until() <= now {
+                ticket.expire();
+            } else if ticket.begin_sending() {
                 batch_bytes += ticket.op().weight_bytes();
                 self.batch.push(ticket);
             }
         }
         if self.batch.is_empty() {
-            state.drains -= 1;
+            state.end_drain();
             self.is_counted = false;
         }
         drop(state);
@@ -273,7 +347,7 @@ impl Drop for Drain {
             return;
         }
         let mut state = self.lane.lock();
-        state.drains -= 1;
+        state.end_drain();
         let left: Vec<_> = state.queue.drain(..).collect();
         drop(state);
         let freed: usize = left.iter().map(|ticket| weight(ticket) as usize).sum();

@@ -140,12 +140,12 @@ impl NodeLanes {
         self.link.requests.load(Relaxed)
     }
 
-    /// Counts an op as in flight for as long as the guard lives.
-    pub(crate) fn count(self: &Arc<Self>) -> InFlight {
+    /// Counts an op as in flight, from `began` on, for as long as the guard lives.
+    pub(crate) fn count(self: &Arc<Self>, began: Instant) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
         InFlight {
             chosen: self.health.choose(),
-            began: Instant::now(),
+            began,
             is_judged: AtomicBool::new(false),
             is_counted: AtomicBool::new(true),
             lanes: self.clone(),
@@ -261,10 +261,13 @@ impl InFlight {
         self.chosen
     }
 
-    /// Takes note of how an attempt with this node ended that began at `began`.
-    pub(crate) fn note(&self, answer: &Result<OpResult, AttemptError>, began: Instant) {
-        let now = Instant::now();
-        let took = now - began;
+    /// Takes note of how an attempt with this node ended, at `now` and after so long.
+    pub(crate) fn note(
+        &self,
+        answer: &Result<OpResult, AttemptError>,
+        took: Duration,
+        now: Instant,
+    ) {
         let finding = Finding::of(answer, took);
         self.tell(finding);
         self.lanes.counts.ops.fetch_add(1, Relaxed);

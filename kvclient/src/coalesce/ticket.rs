@@ -3,6 +3,10 @@
 //! A ticket is shared by the caller, who waits for the answer, and the lane, which sends it. It knows at every
 //! moment whether it was sent, since that is the difference between "not applied" and "unknown" when a caller's
 //! time is over. A channel would hold the answer but not that.
+//!
+//! A timer for each ticket would cost more than all else that is done for it. So the drain that will send it, or has,
+//! watches its time, with one timer for all; a caller has one of his own only where the drain might stand still while
+//! he does not.
 
 use std::{
     future::Future,
@@ -92,12 +96,21 @@ impl Ticket {
 
     /// Hands over the answer, if somebody still waits for it.
     pub(crate) fn answer(&self, answer: Answer) {
+        self.settle(|_| answer);
+    }
+
+    /// Its time is over: so it is told how far it got, if somebody still waits for it.
+    pub(crate) fn expire(&self) {
+        self.settle(|state| Err(state.given_up()));
+    }
+
+    fn settle(&self, answer: impl FnOnce(&State) -> Answer) {
         let mut state = self.lock();
         let waker = match &mut *state {
             State::Waiting(waker) | State::Sent(waker) => waker.take(),
             State::Answered(_) | State::Closed => return,
         };
-        *state = State::Answered(answer);
+        *state = State::Answered(answer(&state));
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -108,8 +121,7 @@ impl Ticket {
     fn close(&self) -> Answer {
         match mem::replace(&mut *self.lock(), State::Closed) {
             State::Answered(answer) => answer,
-            State::Waiting(_) => Err(AttemptError::NotSent),
-            State::Sent(_) | State::Closed => Err(AttemptError::TimedOut),
+            state => Err(state.given_up()),
         }
     }
 
@@ -118,21 +130,56 @@ impl Ticket {
     }
 }
 
+impl State {
+    /// What to tell somebody who waits no longer.
+    fn given_up(&self) -> AttemptError {
+        match self {
+            Self::Waiting(_) => AttemptError::NotSent,
+            Self::Sent(_) | Self::Answered(_) | Self::Closed => AttemptError::TimedOut,
+        }
+    }
+}
+
+/// Who sees to it that a wait ends with the ticket's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// The drain, which runs wherever the caller does.
+    ByDrain,
+    /// The caller: the drain runs on another runtime, which may stand still.
+    ByCaller,
+}
+
 /// The caller's side of a ticket. Dropped, it takes an op that was not sent out of the lane.
 #[derive(Debug)]
-pub(crate) struct Pending(Arc<Ticket>);
+pub(crate) struct Pending {
+    ticket: Arc<Ticket>,
+    watched: Watched,
+    is_over: bool,
+}
 
 impl Pending {
-    pub(crate) fn new(ticket: Arc<Ticket>) -> Self {
-        Self(ticket)
+    pub(crate) fn new(ticket: Arc<Ticket>, watched: Watched) -> Self {
+        Self {
+            ticket,
+            watched,
+            is_over: false,
+        }
     }
 
     /// Waits for the answer, at most until the ticket's time is over.
-    pub(crate) async fn answer(mut self) -> Answer {
-        let until = self.0.until;
+    pub(crate) async fn answer(self) -> Answer {
+        match self.watched {
+            Watched::ByDrain => self.await,
+            // Boxed: hardly any op comes here, and every op would be larger for it.
+            Watched::ByCaller => Box::pin(self.answer_in_time()).await,
+        }
+    }
+
+    async fn answer_in_time(mut self) -> Answer {
+        let until = self.ticket.until;
         match timeout_at(until, &mut self).await {
             Ok(answer) => answer,
-            Err(_) => self.0.close(),
+            Err(_) => self.ticket.close(),
         }
     }
 }
@@ -141,28 +188,30 @@ impl Future for Pending {
     type Output = Answer;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
-        let mut state = self.0.lock();
-        match &mut *state {
-            State::Waiting(waker) | State::Sent(waker) => {
-                if !waker
-                    .as_ref()
-                    .is_some_and(|old| old.will_wake(context.waker()))
-                {
-                    *waker = Some(context.waker().clone());
-                }
-                Poll::Pending
+        let this = self.get_mut();
+        let mut state = this.ticket.lock();
+        if let State::Waiting(waker) | State::Sent(waker) = &mut *state {
+            match waker {
+                Some(old) => old.clone_from(context.waker()),
+                None => *waker = Some(context.waker().clone()),
             }
-            State::Answered(_) | State::Closed => {
-                drop(state);
-                Poll::Ready(self.0.close())
-            }
+            return Poll::Pending;
         }
+        let over = mem::replace(&mut *state, State::Closed);
+        drop(state);
+        this.is_over = true;
+        Poll::Ready(match over {
+            State::Answered(answer) => answer,
+            other => Err(other.given_up()),
+        })
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        // The answer, if one is there, has nobody left to read it.
-        let _ = self.0.close();
+        if !self.is_over {
+            // The answer, if one is there, has nobody left to read it.
+            let _ = self.ticket.close();
+        }
     }
 }

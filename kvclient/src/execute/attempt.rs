@@ -33,6 +33,8 @@ pub(super) struct Ended {
     pub(super) node: InFlight,
     pub(super) ticket: Arc<Ticket>,
     pub(super) why: Why,
+    /// When it ended.
+    pub(super) at: Instant,
     /// The answer, judged.
     pub(super) answer: Result<OpResult, AttemptError>,
 }
@@ -80,7 +82,8 @@ impl Ended {
         let answer = answer
             .and_then(AttemptError::check)
             .and_then(|result| check_whole(notes.intent, result));
-        node.note(&answer, ticket.began());
+        let at = Instant::now();
+        node.note(&answer, at - ticket.began(), at);
         let end = || match &answer {
             Ok(result) => result.status.to_string(),
             Err(error) => error.to_string(),
@@ -90,6 +93,7 @@ impl Ended {
             node,
             ticket,
             why,
+            at,
             answer,
         }
     }

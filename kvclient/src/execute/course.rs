@@ -133,7 +133,7 @@ impl Course<'_> {
         let op = first.ticket.op().clone();
         let node = {
             let routes = self.router.refresher.routes();
-            self.next_node(&routes.shard(self.intent.slot), &op)?
+            self.next_node(&routes.shard(self.intent.slot), &op, Instant::now())?
         };
         self.attempts += 1;
         self.router.counts.hedges.fetch_add(1, Relaxed);
@@ -142,15 +142,20 @@ impl Course<'_> {
         Some(self.send(next))
     }
 
-    pub(super) fn succeeded(&self, result: &OpResult, began: Instant) {
-        self.intent.saw(self.shard_idx, result);
+    /// It is over with this result to what was asked, at `now`.
+    pub(super) fn succeeded(&self, asked: &Op, result: &OpResult, now: Instant) {
+        self.intent.saw(self.shard_idx, asked, result);
         if self.intent.kind == OpKind::Read {
-            let now = Instant::now();
-            self.router.reads.record(now - began, now);
+            self.router.reads.record(now - self.intent.began, now);
         }
     }
 
     pub(super) fn next(&self, node: InFlight, op: Op, why: Why) -> Next {
+        self.next_at(node, op, why, Instant::now())
+    }
+
+    /// The attempt that begins now.
+    pub(super) fn next_at(&self, node: InFlight, op: Op, why: Why, now: Instant) -> Next {
         let why = match (why, node.chosen()) {
             (Why::Chosen, Chosen::Probe) => Why::Probe,
             (why, _) => why,
@@ -163,7 +168,7 @@ impl Course<'_> {
         Next {
             ticket: self
                 .intent
-                .ticket(op, self.shard_idx, id, self.travel, others),
+                .ticket(op, (self.shard_idx, id), self.travel, others, now),
             node,
             pushed: None,
             why,
@@ -176,11 +181,16 @@ impl Course<'_> {
         let routes = self.router.refresher.routes();
         let routed = routes.shard(self.intent.slot);
         self.shard_idx = routed.shard.idx;
-        self.next_node(&routed, failure.ticket.op())
+        self.next_node(&routed, failure.ticket.op(), Instant::now())
     }
 
     /// The plan's next node, counted as busy with this op.
-    pub(super) fn next_node(&mut self, routed: &RoutedShard<'_>, op: &Op) -> Option<InFlight> {
+    pub(super) fn next_node(
+        &mut self,
+        routed: &RoutedShard<'_>,
+        op: &Op,
+        now: Instant,
+    ) -> Option<InFlight> {
         let asked = self.attempts;
         let wants_level = wants_level(self.intent.consistency());
         let key = Some(&op.key);
@@ -188,7 +198,7 @@ impl Course<'_> {
             .router
             .next_place(&mut self.plan, routed, key, wants_level, asked)?;
         // The plan may have been made for a map that named more nodes.
-        routed.nodes.get(place).map(|node| node.count())
+        routed.nodes.get(place).map(|node| node.count(now))
     }
 
     pub(super) fn pay_in(&self) {

@@ -108,7 +108,7 @@ impl Course<'_> {
         self.may_pass = false;
         self.hops = 0;
         let op = ticket.op().clone();
-        let node = self.next_node(&routed, &op);
+        let node = self.next_node(&routed, &op, Instant::now());
         let node = node.expect("a new plan has a target");
         self.router.counts.retries.fetch_add(1, Relaxed);
         Ok(Next {
@@ -173,7 +173,7 @@ impl Course<'_> {
         let (shard, _) = routes.map().find(target)?;
         // The slot may have moved there, and this map not know it yet: positions are of the shard that answers.
         self.shard_idx = shard.idx;
-        Some(node.count())
+        Some(node.count(Instant::now()))
     }
 
     /// Of all ops that learn of a loss, the one that makes the session forget it tells its caller.
@@ -196,7 +196,7 @@ impl Course<'_> {
 
     /// The same node once more, at once.
     fn again(&mut self, failure: Failure, why: Why) -> Result<Next, Error> {
-        let node = failure.node.lanes().count();
+        let node = failure.node.lanes().count(Instant::now());
         self.ask(node, failure, why)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::walk::Walk;
 use crate::{
@@ -99,11 +99,12 @@ impl<'a> Step<'a> {
             Stage::Behind {
                 earlier,
                 router,
-                intent,
+                mut intent,
                 op,
             } => {
                 // Nothing is ever sent: the other side is dropped, whatever became of the write.
                 let _ = earlier.await;
+                intent.began = Instant::now();
                 Walk::new(router, intent, op)?
             }
         };

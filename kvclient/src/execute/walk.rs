@@ -46,9 +46,10 @@ impl<'a> Walk<'a> {
             shard_idx,
             id,
         };
-        let node = course.next_node(&routed, &op);
+        let began = course.intent.began;
+        let node = course.next_node(&routed, &op, began);
         let node = node.expect("a new plan has a target");
-        let first = course.next(node, op, Why::Chosen);
+        let first = course.next_at(node, op, Why::Chosen, began);
         router.counts.ops.fetch_add(1, Relaxed);
         router.budgets.retry.pay_in();
         course.pay_in();
@@ -71,17 +72,17 @@ impl<'a> Walk<'a> {
             mut course,
             first: mut next,
         } = self;
-        let began = next.ticket.began();
         loop {
             let Ended {
                 node,
                 ticket,
+                at,
                 answer,
                 ..
             } = course.attempt(next).await;
             match answer {
                 Ok(result) => {
-                    course.succeeded(&result, began);
+                    course.succeeded(ticket.op(), &result, at);
                     return Ok(result);
                 }
                 // Boxed: hardly any op comes here, and every op would be larger for it.
