@@ -40,8 +40,12 @@ const ORDER: &[&str] = &[
     // One node over HTTP.
     "attempt",
     "error",
+    "node_client/head",
+    "node_client/chunked",
     "node_client/answer",
     "node_client/headers",
+    "node_client/connection",
+    "node_client/pool",
     "node_client/stream",
     "node_client",
     // Routing half.
@@ -138,10 +142,15 @@ fn check_order(order: &[&str], files: &BTreeMap<String, String>) {
 }
 
 #[test]
-fn only_one_file_knows_the_http_library() {
-    for (module, text) in source_files() {
-        let knows = text.contains("reqwest::");
-        assert_eq!(knows, module.starts_with("node_client"), "{module}");
+fn only_one_folder_knows_http_and_sockets() {
+    for library in ["reqwest::", "httparse::", "socket2::", "net::{TcpStream"] {
+        let (inside, outside): (Vec<_>, Vec<_>) = source_files()
+            .into_iter()
+            .filter(|(_, text)| text.contains(library))
+            .map(|(module, _)| module)
+            .partition(|module| module.split('/').next() == Some("node_client"));
+        assert!(!inside.is_empty(), "{library} is used nowhere");
+        assert!(outside.is_empty(), "{library}: {outside:?}");
     }
     for (module, text) in tool_files() {
         assert!(!text.contains("reqwest"), "{module} of the tool");

@@ -1,8 +1,9 @@
 //! A whole answer, with a limit on its size; and how far an exchange got that brought none.
 
 use bytes::{Bytes, BytesMut};
-use reqwest::{Response, header::HeaderMap};
+use reqwest::Response;
 
+use super::head::Headers;
 use crate::{
     attempt::AttemptError,
     position::Position,
@@ -16,12 +17,20 @@ use crate::{
 /// A whole answer.
 pub(super) struct Answer {
     pub(super) status: u16,
-    headers: HeaderMap,
+    headers: Headers,
     pub(super) body: Bytes,
 }
 
 impl Answer {
-    /// Reads the body, and stops as soon as it is too large.
+    pub(super) fn new(status: u16, headers: Headers, body: Bytes) -> Self {
+        Self {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// Reads the body of what the HTTP library got, and stops as soon as it is too large.
     pub(super) async fn read(
         mut response: Response,
         limit_bytes: usize,
@@ -55,15 +64,12 @@ impl Answer {
         if body.len() > limit_bytes {
             return Err(too_large);
         }
-        Ok(Self {
-            status: response.status().as_u16(),
-            headers: std::mem::take(response.headers_mut()),
-            body,
-        })
+        let headers = Headers::of_map(response.headers());
+        Ok(Self::new(response.status().as_u16(), headers, body))
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+        self.headers.get(name)
     }
 
     pub(super) fn refusal(&self) -> AttemptError {

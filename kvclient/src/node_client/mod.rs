@@ -1,33 +1,41 @@
 //! One node over HTTP: no routing, no retry, no state but idle connections.
 //!
-//! The only folder that knows the HTTP library. Everything it does is one exchange with one address, with a time
-//! limit and a limit on the answer's size, and ends in an answer or an [`AttemptError`] that says how far it got.
+//! The only folder that knows HTTP libraries and sockets. Everything it does is one exchange with one address, with a
+//! time limit and a limit on the answer's size, and ends in an answer or an [`AttemptError`] that says how far it got.
 //! Used by the routing half of this crate, and by nodes to copy each other.
+//!
+//! Ops travel over connections of our own ([`connection`]), driven in the caller's future: with reqwest, hyper's task
+//! and hyper-util's pool stood between, which cost two hops between tasks and about 20 us of CPU an exchange. All else
+//! (maps, pulls, streams) is rare or long and goes through reqwest. hyper's own connection without that pool was not
+//! taken: it is made to be driven by a task, and of HTTP there is little to do here, which `httparse` does too.
 //!
 //! What is switched off, and why: proxies (nodes are near, and `HTTP_PROXY` would swallow `localhost`), redirects
 //! (they lead only to nodes of the map, which is not known here), retries (a write may not be sent twice), HTTP/2
 //! (one connection per node would be one core per node).
 
 mod answer;
+mod chunked;
+mod connection;
+mod head;
 mod headers;
+mod pool;
 mod stream;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
-use reqwest::{
-    Body, Method, Request, Url,
-    header::{CONTENT_TYPE, HeaderValue},
-};
+use reqwest::{Method, Request, Url};
 use tokio::time::timeout;
 
 pub use self::stream::{SnapshotBody, StreamBody};
 use self::{
     answer::{Answer, chain, failure},
+    head::Request as OpRequest,
     headers::{read_headers, set_header, write_headers},
+    pool::Pool,
 };
 use crate::{
     attempt::AttemptError,
@@ -109,6 +117,9 @@ impl Default for NodeClientOptions {
 /// ```
 #[derive(Debug, Clone)]
 pub struct NodeClient {
+    /// For ops: connections of our own.
+    pool: Arc<Pool>,
+    /// For everything else.
     http: reqwest::Client,
     /// Base URL by address, since parsing one costs as much as the rest of a small request's set-up. Std lock:
     /// never held over an await.
@@ -168,7 +179,14 @@ impl NodeClient {
             Error::new(ErrorKind::Unavailable, "set up HTTP")
                 .with_source(AttemptError::NotConnected(chain(&error)))
         })?;
+        let pool = Pool {
+            connect_timeout: options.connect_timeout,
+            idle_timeout: options.idle_timeout,
+            idle_per_node: options.idle_per_node,
+            idle: Mutex::default(),
+        };
         Ok(Self {
+            pool: Arc::new(pool),
             http,
             urls: Arc::default(),
         })
@@ -548,12 +566,17 @@ impl NodeClient {
             uri.push(if uri.contains('?') { '&' } else { '?' });
             uri.push_str(&format!("ttl={ttl_ms}ms"));
         }
-        let mut request = self.request(Method::PUT, address, &uri)?;
-        for (name, value) in write_headers(op) {
-            set_header(&mut request, name, &value)?;
-        }
-        *request.body_mut() = Some(Body::from(value.clone()));
-        let answer = self.exchange(request, timeout, DOCUMENT_BYTES).await?;
+        let request = OpRequest {
+            method: "PUT",
+            uri: &uri,
+            content_type: None,
+            headers: &write_headers(op),
+            body: value,
+        };
+        let answer = self
+            .pool
+            .exchange(address, &request, timeout, DOCUMENT_BYTES);
+        let answer = answer.await?;
         Ok(answer.into_result(&op.action))
     }
 
@@ -585,13 +608,18 @@ impl NodeClient {
         op: &Op,
         timeout: Duration,
     ) -> Result<OpResult, AttemptError> {
-        let mut request = self.request(Method::GET, address, &op.key.to_uri())?;
-        let headers = write_headers(op).into_iter();
-        for (name, value) in headers.chain(read_headers(&op.terms)) {
-            set_header(&mut request, name, &value)?;
-        }
+        let mut headers = write_headers(op);
+        headers.extend(read_headers(&op.terms));
+        let request = OpRequest {
+            method: "GET",
+            uri: &op.key.to_uri(),
+            content_type: None,
+            headers: &headers,
+            body: b"",
+        };
         let limit_bytes = MAX_VALUE_BYTES_CEILING + SLACK_BYTES;
-        let answer = self.exchange(request, timeout, limit_bytes).await?;
+        let answer = self.pool.exchange(address, &request, timeout, limit_bytes);
+        let answer = answer.await?;
         Ok(answer.into_result(&op.action))
     }
 
@@ -604,11 +632,17 @@ impl NodeClient {
         count: usize,
         timeout: Duration,
     ) -> Result<(Answer, Vec<OpResult>), AttemptError> {
-        let mut request = self.request(Method::POST, address, uri)?;
-        let frames = HeaderValue::from_static(content_type::FRAMES);
-        request.headers_mut().insert(CONTENT_TYPE, frames);
-        *request.body_mut() = Some(Body::from(body));
-        let answer = self.exchange(request, timeout, BATCH_ANSWER_BYTES).await?;
+        let request = OpRequest {
+            method: "POST",
+            uri,
+            content_type: Some(content_type::FRAMES),
+            headers: &[],
+            body: &body,
+        };
+        let answer = self
+            .pool
+            .exchange(address, &request, timeout, BATCH_ANSWER_BYTES);
+        let answer = answer.await?;
         if answer.status != 200 {
             return Err(answer.refusal());
         }

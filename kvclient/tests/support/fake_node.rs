@@ -213,6 +213,11 @@ impl FakeNode {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
     /// The most connections that were open at once.
     pub(crate) fn most_open(&self) -> usize {
         self.shared.most_open.load(Ordering::SeqCst)
