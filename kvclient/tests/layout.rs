@@ -100,6 +100,7 @@ const TOOL: &[&str] = &[
     "failure",
     "out",
     "stop",
+    "terms",
     "args",
     "session_file",
     "connect",

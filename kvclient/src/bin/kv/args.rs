@@ -4,9 +4,13 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use kvclient::{Ack, Consistency, Position, Session, wire::query::parse_duration_ms};
+use kvclient::{Consistency, Position, Session};
 
-use crate::{exit, text::KeyFormat};
+use crate::{
+    exit,
+    terms::{AckArgs, Who, duration},
+    text::KeyFormat,
+};
 
 /// Reads and writes a sharded key-value store, and shows how it is doing.
 ///
@@ -182,21 +186,6 @@ pub(crate) struct DeleteArgs {
     pub(crate) ack: AckArgs,
 }
 
-/// Who must have a write.
-#[derive(Debug, Args)]
-pub(crate) struct AckArgs {
-    /// Whose disks it must be on: primary, so many replicas (1, 2 ...), majority, all [default: primary]
-    ///
-    /// majority is more than half of the shard's nodes, the primary counted. With too few replicas there nothing is
-    /// written (exit 4); if they do not have it in time, it is on the primary and they may have it yet (exit 5).
-    #[arg(long, value_name = "WHO", value_parser = who)]
-    pub(crate) ack: Option<Who>,
-}
-
-/// Who must have synced a write; `None`: the primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Who(pub(crate) Option<Ack>);
-
 impl Command {
     /// Who must have synced what it writes, if that is said.
     pub(crate) fn ack(&self) -> Option<Who> {
@@ -263,13 +252,6 @@ pub(crate) enum From {
     Behind(Session),
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let ms = parse_duration_ms(text);
-    ms.map(Duration::from_millis).ok_or_else(|| {
-        "write a whole number > 0 and its unit ms, s, m, h or d, like 500ms or 90s".to_owned()
-    })
-}
-
 fn consistency(text: &str) -> Result<Consistency, String> {
     match text.split_once('=') {
         Some(("max-lag", lag)) => duration(lag).map(Consistency::MaxLag),
@@ -278,12 +260,6 @@ fn consistency(text: &str) -> Result<Consistency, String> {
         None if text == "eventual" => Ok(Consistency::Eventual),
         _ => Err("write primary, read-your-writes, eventual, or max-lag=200ms".to_owned()),
     }
-}
-
-fn who(text: &str) -> Result<Who, String> {
-    Ack::from_text(text).map(Who).ok_or_else(|| {
-        "write primary, majority, all, or a number of replicas from 1 to 253".to_owned()
-    })
 }
 
 fn from(text: &str) -> Result<From, String> {
@@ -299,6 +275,7 @@ fn from(text: &str) -> Result<From, String> {
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
+    use kvclient::Ack;
 
     use super::*;
 

@@ -16,6 +16,7 @@ mod scan;
 mod session_file;
 mod status;
 mod stop;
+mod terms;
 mod text;
 mod watch;
 
