@@ -6,9 +6,8 @@ mod support;
 
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader, Write},
-    path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    io::{BufRead, BufReader},
+    process::Child,
     sync::Arc,
 };
 
@@ -17,88 +16,10 @@ use kvclient::wire::{
     error::{Applied, ErrorCode},
 };
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Cluster, FakeLog, FakeShard, Reply, StreamReply, refused, stored};
-
-/// Nodes, and a map file that names them.
-struct Tool {
-    cluster: Cluster,
-    dir: tempfile::TempDir,
-}
-
-impl Tool {
-    async fn start(shards: usize, replicas: usize) -> Self {
-        let cluster = Cluster::start(shards, replicas).await;
-        let dir = tempfile::tempdir().unwrap();
-        let mut text = String::new();
-        for (idx, nodes) in cluster.shards.iter().enumerate() {
-            let replicas: Vec<String> = nodes[1..].iter().map(|n| n.address.to_string()).collect();
-            text.push_str(&format!(
-                "[[shards]]\nname = \"shard{idx}\"\nidx = {idx}\naddress = \"{}\"\nreplicas = {replicas:?}\n",
-                nodes[0].address
-            ));
-        }
-        std::fs::write(dir.path().join("sharding.toml"), text).unwrap();
-        Self { cluster, dir }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// `kv` in the directory of the map.
-    fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kv"));
-        command
-            .args(arguments)
-            .current_dir(self.dir.path())
-            .env_remove("KV_MAP")
-            .env_remove("KV_NODE")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    /// Runs `kv` to its end.
-    fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Ran {
-        Ran::of(self.command(arguments).output().unwrap())
-    }
-
-    /// The same, with something on standard input.
-    fn feed(&self, arguments: &[&str], input: &[u8]) -> Ran {
-        let mut command = self.command(arguments);
-        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        Ran::of(child.wait_with_output().unwrap())
-    }
-
-    /// Runs `kv` for its exit code.
-    fn code(&self, arguments: &[&str]) -> i32 {
-        self.run(arguments).code
-    }
-}
-
-/// How it went.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: Vec<u8>,
-    said: String,
-}
-
-impl Ran {
-    fn of(output: Output) -> Self {
-        Self {
-            code: output.status.code().unwrap(),
-            out: output.stdout,
-            said: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.out).unwrap()
-    }
-}
+use support::{
+    FakeLog, FakeShard, Reply, StreamReply, refused, stored,
+    tool::{Ran, Tool},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_comes_and_goes() {

@@ -11,6 +11,8 @@ pub(crate) mod fake_node;
 pub(crate) mod fake_scan;
 pub(crate) mod replies;
 pub(crate) mod silent;
+#[cfg(feature = "cli")]
+pub(crate) mod tool;
 
 use std::time::Duration;
 
