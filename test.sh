@@ -405,6 +405,7 @@ tool() {
     check prints 6 tool_ready "$kv"
     check prints test:bytes tool_first "$kv"
     check tool_watch "$kv"
+    check tool_bench "$kv"
     check "$kv" map
     check "$kv" delete test:counter test:bytes $'test:\xff'
     unset KV_MAP
@@ -448,6 +449,15 @@ tool_watch() {
         cat "$out" "$log"
         return 1
     fi
+}
+
+# Every workload for a moment; then its keys are gone.
+tool_bench() {
+    local kv=$1 workload
+    for workload in a b c d e f; do
+        "$kv" bench $workload --keys 2000 --ops 2000 --warm-up 0 --quiet || return 1
+    done
+    "$kv" bench --clean-up && [ -z "$("$kv" scan bench: --keys-only)" ]
 }
 
 examples() {

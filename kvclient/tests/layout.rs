@@ -101,6 +101,8 @@ const TOOL: &[&str] = &[
     "out",
     "stop",
     "terms",
+    "bench/workload",
+    "bench/args",
     "args",
     "session_file",
     "connect",
@@ -111,6 +113,15 @@ const TOOL: &[&str] = &[
     "route",
     "status",
     "map",
+    "bench/zipf",
+    "bench/keys",
+    "bench/load",
+    "bench/pace",
+    "bench/record",
+    "bench/run",
+    "bench/report",
+    "bench/table",
+    "bench",
 ];
 
 #[test]

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use kvclient::{Consistency, Position, Session};
 
 use crate::{
+    bench::args::BenchArgs,
     exit,
     terms::{AckArgs, Who, duration},
     text::KeyFormat,
@@ -138,6 +139,12 @@ pub(crate) enum Command {
     Status,
     /// Print the shard map that is in force
     Map,
+    /// Measure how much the cluster does, under the core workloads of YCSB
+    ///
+    /// Stores its keys, bench: and 16 hex digits each, where they are missing, and leaves them there for the next run;
+    /// --clean-up removes them. Reads ask the primary, as all of kv, unless --consistency says otherwise. Ops that fail
+    /// are counted by reason; the exit code is that of the worst of them, or 130 after Ctrl-C.
+    Bench(BenchArgs),
     /// Print a script that lets a shell complete what is typed
     ///
     /// bash: source <(kv completions bash). zsh: kv completions zsh > _kv, in a directory of $fpath. fish: kv
@@ -194,7 +201,8 @@ impl Command {
             | Self::Delete(DeleteArgs { ack, .. })
             | Self::Incr { ack, .. }
             | Self::Touch { ack, .. }
-            | Self::Persist { ack, .. } => ack.ack,
+            | Self::Persist { ack, .. }
+            | Self::Bench(BenchArgs { ack, .. }) => ack.ack,
             Self::Get { .. }
             | Self::Scan(_)
             | Self::Watch(_)

@@ -27,6 +27,8 @@ pub(crate) struct Connected {
     pub(crate) kv: Client,
     pub(crate) seed: Seed,
     pub(crate) timeout: Option<Duration>,
+    /// How new reads are.
+    pub(crate) consistency: Consistency,
     history: Option<CallHistory>,
     session_file: Option<SessionFile>,
 }
@@ -94,7 +96,8 @@ impl Connected {
             None => Consistency::Primary,
         };
         let builder = seed.builder().await?;
-        let builder = builder.consistency(args.consistency.unwrap_or(default));
+        let consistency = args.consistency.unwrap_or(default);
+        let builder = builder.consistency(consistency);
         let builder = match args.timeout {
             Some(timeout) => builder.timeout(timeout),
             None => builder,
@@ -111,6 +114,7 @@ impl Connected {
             kv,
             seed,
             timeout: args.timeout,
+            consistency,
             history,
             session_file,
         })

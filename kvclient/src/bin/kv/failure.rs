@@ -80,17 +80,22 @@ impl Failure {
         match self {
             Self::Usage(_) => "usage",
             Self::Local(_) | Self::Closed => "local",
-            Self::Op(error) => match error.kind() {
-                ErrorKind::Invalid => "invalid",
-                ErrorKind::Conflict => "conflict",
-                ErrorKind::Denied => "denied",
-                ErrorKind::Unavailable => "unavailable",
-                ErrorKind::Full => "full",
-                ErrorKind::Misrouted => "misrouted",
-                ErrorKind::Corrupt => "corrupt",
-                _ => "other",
-            },
+            Self::Op(error) => kind_name(error.kind()),
         }
+    }
+}
+
+/// The word for a kind of error, as in JSON.
+pub(crate) fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Invalid => "invalid",
+        ErrorKind::Conflict => "conflict",
+        ErrorKind::Denied => "denied",
+        ErrorKind::Unavailable => "unavailable",
+        ErrorKind::Full => "full",
+        ErrorKind::Misrouted => "misrouted",
+        ErrorKind::Corrupt => "corrupt",
+        _ => "other",
     }
 }
 

@@ -4,6 +4,7 @@
 //! everything else to standard error; how it went is the exit code, see [`exit`].
 
 mod args;
+mod bench;
 mod connect;
 mod entries;
 mod exit;
@@ -24,6 +25,7 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
+use tokio::runtime::Builder;
 
 use crate::{
     args::{Cli, Command},
@@ -51,11 +53,13 @@ fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// One thread is enough: what a command does at once waits for the network.
+/// One thread is enough: what a command does at once waits for the network. Only a measurement is about more.
 fn in_runtime(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let mut builder = match &cli.command {
+        Command::Bench(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Local(error.to_string()))?;
     let exit = runtime.block_on(run(cli, out));
     // A name that is being looked up must not keep the program from ending.
@@ -103,6 +107,7 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Route { key: typed } => route::route(kv, &key(typed)?, out),
         Command::Scan(args) => scan::scan(kv, args, format, out).await,
         Command::Watch(args) => watch::watch(connected, args, format, out).await,
+        Command::Bench(args) => bench::bench(connected, kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
         Command::Completions { shell } => completions(*shell, out),

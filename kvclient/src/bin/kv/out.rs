@@ -6,6 +6,7 @@
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 
 use kvclient::wire::line::Line;
+use serde::Serialize;
 
 use crate::{
     failure::Failure,
@@ -61,6 +62,14 @@ impl Out {
         self.line.clear();
         fields(Line::begin(&mut self.line)).end();
         self.write_line()
+    }
+
+    /// Writes an object as a line of JSON.
+    pub(crate) fn object(&mut self, object: &impl Serialize) -> Result<(), Failure> {
+        let json = serde_json::to_string(object);
+        let json = json.map_err(|error| Failure::Local(format!("JSON: {error}")))?;
+        self.write(json.as_bytes())?;
+        self.write(b"\n")
     }
 
     /// Writes bytes as they are. Only on a terminal they get a line end, and are escaped if they are no text: it
