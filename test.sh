@@ -72,6 +72,7 @@ main() {
     section "Lints" check cargo clippy --locked --workspace --all-targets --all-features --quiet -- -D warnings
     section "Dependencies that stay out" check banned_crates
     section "Tests" tests
+    section "Micro-benchmarks" check micro_benchmarks
     section "Examples in documentation" doctests
     section "Documentation" check documentation
     section "Scripts" scripts
@@ -190,6 +191,11 @@ performance() {
 performance_rows() {
     KVNODE_BIN=$1/release/kvnode PERFORMANCE_BIN=$1/debug/performance ./bench.sh --short >"$2" 2>&1 || { cat "$2" && return 1; }
     cat "$2"
+}
+
+# Each once, to see that it works; `cargo bench` measures.
+micro_benchmarks() {
+    cargo test --locked --quiet --workspace --all-features --bench codecs --bench routing --bench store
 }
 
 doctests() {

@@ -112,6 +112,9 @@
 //! for tools that talk to a single node, [`wire`] describes the protocol.
 
 pub mod attempt;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod error;
 #[doc(hidden)]
 pub mod faults;

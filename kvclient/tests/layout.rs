@@ -91,6 +91,7 @@ const ORDER: &[&str] = &[
     "builder",
     "blocking/runtime",
     "blocking",
+    "bench",
 ];
 
 /// The modules of the tool `kv`, a program over the library; its `main.rs` stands outside.

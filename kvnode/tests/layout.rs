@@ -63,6 +63,7 @@ const ORDER: &[&str] = &[
     "store/flush",
     "store/staging",
     "store/verify",
+    "store/bench",
     "store",
     // The one way to change them.
     "commit/identity",

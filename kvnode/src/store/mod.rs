@@ -9,6 +9,9 @@
 //!
 //! Called by: the commit thread (`publish`, alone), HTTP handlers (reads), the node (open, close, watches).
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod core;
 mod due;
 mod effect;
