@@ -44,6 +44,8 @@ struct Inner {
 struct Open {
     threads: StorageThreads,
     upkeep: AbortHandle,
+    /// Feeds the watchers.
+    feed: AbortHandle,
     /// Ends the verification that goes on behind the start.
     closing: Arc<AtomicBool>,
 }
@@ -232,9 +234,12 @@ impl Home {
         verify(service, &storage, &closing)?;
         let upkeep = Storage::upkeep(storage.clone(), self.failures.clone());
         let upkeep = self.runtime.spawn(upkeep).abort_handle();
+        let feed = storage.feed.clone().run(service.stopping.clone());
+        let feed = self.runtime.spawn(feed).abort_handle();
         let open = Open {
             threads,
             upkeep,
+            feed,
             closing,
         };
         Ok((storage, open))
@@ -265,6 +270,7 @@ fn close_storage(storage: Arc<Storage>, open: Open) {
     storage.commit.stop();
     drop(storage);
     open.upkeep.abort();
+    open.feed.abort();
     if let Err(error) = open.threads.close() {
         tracing::warn!(%error, "the floor could not be written; the next start trusts the log alone");
     }

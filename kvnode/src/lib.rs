@@ -10,6 +10,7 @@ pub mod config;
 pub mod data_dir;
 mod descriptors;
 pub mod durable;
+pub mod feed;
 pub mod home;
 mod http;
 pub mod in_flight;

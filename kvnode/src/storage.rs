@@ -17,6 +17,7 @@ use crate::{
     clock::ShardClock,
     commit::{self, Commit, CommitParts, CommitThread},
     config::Sizes,
+    feed::Feed,
     log::{Log, LogError, LogOptions, StartFrom},
     store::{Store, StoreError, StoreOptions},
 };
@@ -30,6 +31,8 @@ pub struct Storage {
     pub store: Store,
     /// The way to change them.
     pub commit: Commit,
+    /// The changes, for those who watch.
+    pub feed: Feed,
     /// The log's history.
     pub history: u128,
 }
@@ -168,6 +171,7 @@ pub fn open(
     })
     .map_err(|error| StorageError::Failed(format!("no thread for commits: {error}")))?;
     let storage = Storage {
+        feed: Feed::new(log.clone(), store.subscribe()),
         log,
         store: store.clone(),
         commit,

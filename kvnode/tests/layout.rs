@@ -75,6 +75,17 @@ const ORDER: &[&str] = &[
     "commit/writes",
     "commit/atomic",
     "commit",
+    // The change feed.
+    "feed/event",
+    "feed/batch",
+    "feed/index",
+    "feed/queue",
+    "feed/reader",
+    "feed/hub",
+    "feed/feeder",
+    "feed/follow",
+    "feed",
+    // All of them together.
     "storage",
     // What handlers and tasks see.
     "replication/handshake",
