@@ -109,13 +109,11 @@ impl Cluster {
     }
 
     /// Ends a node without a word: `kill -9`.
-    #[expect(dead_code, reason = "for rows in which a node dies")]
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].process = None;
     }
 
     /// Starts every node that does not run, and waits until all are ready.
-    #[expect(dead_code, reason = "for rows in which a node dies")]
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         for node in self.nodes.iter_mut().filter(|node| node.process.is_none()) {
             node.spawn()?;

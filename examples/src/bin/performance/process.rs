@@ -30,16 +30,6 @@ pub(crate) struct Process {
     log: PathBuf,
 }
 
-/// Memory of a process.
-#[derive(Debug, Clone, Copy, Default)]
-#[expect(dead_code, reason = "for rows that measure memory")]
-pub(crate) struct Memory {
-    /// All that is resident, pages of mapped files too.
-    pub(crate) resident_bytes: u64,
-    /// What is its own and not a file's.
-    pub(crate) anonymous_bytes: u64,
-}
-
 impl Process {
     /// Starts it, with what it prints in `log`. Settings of servers in this environment do not reach it.
     pub(crate) fn start(name: &str, mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
@@ -124,18 +114,13 @@ pub(crate) fn cpu_seconds(id: u32) -> anyhow::Result<f64> {
     Ok(sum / TICKS_A_SECOND)
 }
 
-/// Memory of a process now.
-#[expect(dead_code, reason = "for rows that measure memory")]
-pub(crate) fn memory(id: u32) -> anyhow::Result<Memory> {
+/// Memory of a process that is its own and not a file's.
+pub(crate) fn anonymous_bytes(id: u32) -> anyhow::Result<u64> {
     let status = fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status"))?;
-    let bytes = |name: &str| -> anyhow::Result<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let line = line.with_context(|| format!("no {name} in status"))?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-        Ok(kib * 1_024)
-    };
-    Ok(Memory {
-        resident_bytes: bytes("VmRSS:")?,
-        anonymous_bytes: bytes("RssAnon:")?,
-    })
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = line.context("no RssAnon in status")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1_024)
 }

@@ -3,6 +3,7 @@
 mod contest;
 mod etcd;
 mod judge;
+mod large;
 mod limits;
 mod syncs;
 mod wrk;
@@ -170,6 +171,72 @@ const ROWS: &[Row] = &[
         work: "`GET /kv/{key}` beside etcd's `/v3/kv/range`, one op a request, 64 connections of `wrk`",
         goal: ">= 10 times etcd",
         run: Run::Alone(etcd::get),
+    },
+    Row {
+        id: "bulk",
+        work: "1,000,000 records of 100 bytes through `put_many`, 3 primaries",
+        goal: ">= 150,000 a second",
+        run: Run::Alone(large::bulk),
+    },
+    Row {
+        id: "scan",
+        work: "scan of one node with 2,000,000 values of 100 bytes",
+        goal: ">= 1,000,000 entries a second",
+        run: Run::Alone(large::scan),
+    },
+    Row {
+        id: "replica-log",
+        work: "a replica that was down while 2,000,000 records came, from the log",
+        goal: ">= 300,000 records a second",
+        run: Run::Alone(large::catch_up),
+    },
+    Row {
+        id: "replica-snapshot",
+        work: "the same where the log is gone, by a copy",
+        goal: ">= 300,000 records a second",
+        run: Run::Alone(large::snapshot),
+    },
+    Row {
+        id: "replica-lag",
+        work: "50,000 writes a second: from each acknowledgement until the replica shows it",
+        goal: "p99 <= 50 ms",
+        run: Run::Alone(large::lag),
+    },
+    Row {
+        id: "replica-cost",
+        work: "50,000 writes a second: CPU of the primary with a replica and without",
+        goal: "<= 1.15 times as much",
+        run: Run::Alone(large::cost),
+    },
+    Row {
+        id: "keys",
+        work: "10,000,000 keys beside 100,000: GET, 256 tasks and 1; a restart after `kill -9`; 60 s of SET, 256 tasks",
+        goal: "<= 2 times slower; < 5 s; no op over 250 ms",
+        run: Run::Alone(large::keys),
+    },
+    Row {
+        id: "values-4k",
+        work: "values of 4 KiB, 16 tasks; LMDB's files after 10 overwrites of everything",
+        goal: "<= 2 times keys and values",
+        run: Run::Alone(large::run_4k),
+    },
+    Row {
+        id: "values-64k",
+        work: "values of 64 KiB, 16 tasks; LMDB's files after 10 overwrites of everything",
+        goal: "<= 2 times keys and values",
+        run: Run::Alone(large::run_64k),
+    },
+    Row {
+        id: "values-1m",
+        work: "values of 1 MiB, 16 tasks; LMDB's files after 10 overwrites of everything",
+        goal: "<= 2 times keys and values",
+        run: Run::Alone(large::run_1m),
+    },
+    Row {
+        id: "memory",
+        work: "anonymous memory of a node, at start and under loads",
+        goal: "<= 20 MiB at start; at most that, two memtables and the cap of bodies: 404 MiB",
+        run: Run::Alone(large::memory),
     },
     Row {
         id: "limits",
