@@ -240,6 +240,11 @@ impl Service {
             storage.commit.end_reign();
         }
         self.progress.wake_waiting();
+        // What was found out at start says more: which node is ahead, and what is lost with --promote.
+        if **self.readiness.load() != Readiness::Ready {
+            let _ = self.fences.try_send(newer);
+            return;
+        }
         self.set_readiness(Readiness::NotReady(format!(
             "a replica knows of epoch {newer}, newer than this node's: another node was made the primary. If this \
              one is to take writes again, start it with --promote"

@@ -707,6 +707,12 @@ async fn a_primary_that_lost_its_data_does_not_take_writes_beside_a_replica_that
         "{why}"
     );
     assert_read_only(primary).await;
+    // The replica's pulls tell it of a newer epoch, which says less: with --promote it would lose the newer write.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let still = primary.wait_not_ready("").await;
+        assert!(still.contains("longer log"), "{still}");
+    }
     assert_eq!(
         replica.get("k").await.as_deref(),
         Some(&b"newer"[..]),
