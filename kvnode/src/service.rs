@@ -241,14 +241,12 @@ impl Service {
         }
         self.progress.wake_waiting();
         // What was found out at start says more: which node is ahead, and what is lost with --promote.
-        if **self.readiness.load() != Readiness::Ready {
-            let _ = self.fences.try_send(newer);
-            return;
+        if **self.readiness.load() == Readiness::Ready {
+            self.set_readiness(Readiness::NotReady(format!(
+                "a replica knows of epoch {newer}, newer than this node's: another node was made the primary. If \
+                 this one is to take writes again, start it with --promote"
+            )));
         }
-        self.set_readiness(Readiness::NotReady(format!(
-            "a replica knows of epoch {newer}, newer than this node's: another node was made the primary. If this \
-             one is to take writes again, start it with --promote"
-        )));
         let _ = self.fences.try_send(newer);
     }
 
