@@ -23,7 +23,7 @@ use crate::{
     slot::Slot,
     wire::{
         MAX_WAIT_MS,
-        batch::{Ack, Action, Op, OpResult, RequestId},
+        batch::{Ack, Action, Op, OpResult},
     },
 };
 
@@ -138,19 +138,17 @@ impl<'a> Intent<'a> {
         })
     }
 
-    /// The ticket of the attempt that begins at `now`: with its shard, under an id or not, alone or not, the last or
-    /// not.
+    /// The ticket of the attempt that begins at `now`, which travels alone or not, and may be the last or not.
     pub(crate) fn ticket(
         &self,
         mut op: Op,
-        (shard_idx, id): (u16, Option<RequestId>),
+        shard_idx: u16,
         travel: Travel,
         others: Others,
         now: Instant,
     ) -> Arc<Ticket> {
         let time_left = self.deadline - now;
         op.terms.time_left_ms = Some(millis(time_left).max(1));
-        op.terms.request_id = id;
         if self.kind == OpKind::Read {
             self.set_read_terms(&mut op, shard_idx, time_left);
         }

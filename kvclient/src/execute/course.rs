@@ -155,12 +155,12 @@ impl Course<'_> {
     }
 
     /// The attempt that begins now.
-    pub(super) fn next_at(&self, node: InFlight, op: Op, why: Why, now: Instant) -> Next {
+    pub(super) fn next_at(&self, node: InFlight, mut op: Op, why: Why, now: Instant) -> Next {
         let why = match (why, node.chosen()) {
             (Why::Chosen, Chosen::Probe) => Why::Probe,
             (why, _) => why,
         };
-        let id = self.id.as_ref().map(HeldId::get);
+        op.terms.request_id = self.id.as_ref().map(HeldId::get);
         let others = match self.plan.is_used_up() {
             true => Others::None,
             false => Others::Some,
@@ -168,7 +168,7 @@ impl Course<'_> {
         Next {
             ticket: self
                 .intent
-                .ticket(op, (self.shard_idx, id), self.travel, others, now),
+                .ticket(op, self.shard_idx, self.travel, others, now),
             node,
             pushed: None,
             why,
