@@ -5,7 +5,7 @@
 #![allow(missing_docs, reason = "criterion's macros make functions without any")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails says where")]
 
-use std::{hint::black_box, time::Duration};
+use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -154,16 +154,9 @@ fn frames(c: &mut Criterion) {
     });
 }
 
-/// A second of each is enough to see a tenth; `--measurement-time` asks for more.
-fn settings() -> Criterion {
-    Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-}
-
 criterion_group! {
     name = benches;
-    config = settings();
+    config = kvclient::bench::settings();
     targets = ops, results, frames
 }
 criterion_main!(benches);

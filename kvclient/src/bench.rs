@@ -1,6 +1,10 @@
 //! A door for the benchmarks in `benches/` to what is private. Not part of the API: it is there only with the feature
 //! `bench`, and may change at any time.
 
+use std::time::Duration;
+
+use criterion::Criterion;
+
 use crate::{
     key::Key,
     plan::{Plan, Standing, View},
@@ -13,6 +17,13 @@ const SOUND: Standing = Standing {
     is_behind: false,
     is_near: true,
 };
+
+/// A second of each is enough to see a tenth; `--measurement-time` asks for more.
+pub fn settings() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+}
 
 /// Plans a read that any node may answer and hands out so many of its targets, all nodes being sound; the sum of their
 /// places.

@@ -11,7 +11,6 @@ use std::{
     ops::Bound,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -161,16 +160,9 @@ fn scan(
     });
 }
 
-/// A second of each is enough to see a tenth; `--measurement-time` asks for more.
-fn settings() -> Criterion {
-    Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-}
-
 criterion_group! {
     name = benches;
-    config = settings();
+    config = kvclient::bench::settings();
     targets = memtable, reads
 }
 criterion_main!(benches);
