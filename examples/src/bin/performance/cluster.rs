@@ -25,8 +25,8 @@ use crate::{bench::Bench, ports, process::Process};
 /// Longest wait for a node to become ready.
 const READY: Duration = Duration::from_secs(60);
 
-/// Longest wait for one node's word.
-const WORD: Duration = Duration::from_secs(1);
+/// Longest wait for one node's word; one that is busy may need some of it.
+const WORD: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(20);
 
@@ -108,6 +108,11 @@ impl Cluster {
         &self.nodes
     }
 
+    /// What a node says of itself.
+    pub(crate) async fn status(&self, node: usize) -> anyhow::Result<serde_json::Value> {
+        self.nodes[node].status(&self.client).await
+    }
+
     /// Ends a node without a word: `kill -9`.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].process = None;
@@ -168,8 +173,12 @@ impl Node {
 
     async fn is_ready(&mut self, client: &NodeClient) -> anyhow::Result<bool> {
         self.process.as_mut().context("it runs")?.check()?;
-        let status = client.get_json(&self.address, route::STATUS, WORD).await;
+        let status = self.status(client).await;
         Ok(status.is_ok_and(|status| status["state"] == "ready"))
+    }
+
+    async fn status(&self, client: &NodeClient) -> anyhow::Result<serde_json::Value> {
+        Ok(client.get_json(&self.address, route::STATUS, WORD).await?)
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::task::JoinSet;
 
-use crate::contender::Contender;
+use crate::{bench::Bench, contender::Contender};
 
 /// Bytes of each value, where a row does not say otherwise.
 pub(crate) const VALUE_BYTES: usize = 100;
@@ -94,6 +94,17 @@ impl Load {
             value_bytes: VALUE_BYTES,
             warm_up: Duration::ZERO,
             lasts: Duration::ZERO,
+        }
+    }
+
+    /// A measurement as the run wants it, on so many keys.
+    pub(crate) fn of(bench: &Bench, work: Work, tasks: usize, keys: usize) -> Self {
+        Self {
+            work,
+            tasks,
+            warm_up: bench.warm_up(),
+            lasts: bench.lasts,
+            ..Self::to_fill(keys)
         }
     }
 

@@ -26,6 +26,9 @@ pub(crate) struct Line {
     pub(crate) figures: Vec<Figure>,
 }
 
+/// A figure's name, and how it is taken from a round.
+pub(crate) type Taken<R> = (&'static str, fn(&R) -> f64);
+
 /// One figure, measured in several rounds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figure {
@@ -59,6 +62,16 @@ impl Figure {
 }
 
 impl Line {
+    /// Figures of one side, each taken from every round.
+    pub(crate) fn of<R>(name: &str, rounds: &[R], figures: &[Taken<R>]) -> Self {
+        let figures = figures.iter();
+        let figures = figures.map(|(what, get)| Figure::new(what, rounds.iter().map(get)));
+        Self {
+            name: name.to_owned(),
+            figures: figures.collect(),
+        }
+    }
+
     /// Median of one of its figures.
     pub(crate) fn median(&self, what: &str) -> Option<f64> {
         let mut figures = self.figures.iter();

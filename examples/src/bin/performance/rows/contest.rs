@@ -7,12 +7,12 @@ use crate::{
     arena::{Arena, MOST_CONNECTIONS},
     bench::Bench,
     contender::Measured,
-    load::{Load, VALUE_BYTES, Work},
-    outcome::{Figure, Line, Outcome},
+    load::{Load, Work},
+    outcome::{Line, Outcome},
     peers::redis::Sync,
 };
 
-use super::judge::{Judge, MEDIAN, RATE, SLOWEST};
+use super::judge::{Judge, MEDIAN, RATE, SLOWEST, STORE_CPU};
 
 /// One load, and what is asked of this store under it.
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +37,8 @@ impl Contest {
     /// All rounds, and the verdict.
     pub(crate) async fn run(&self, bench: &Bench, arena: &Arena) -> anyhow::Result<Outcome> {
         let load = Load {
-            work: self.work,
-            tasks: self.tasks,
             connections: self.connections(),
-            keys: bench.keys(),
-            value_bytes: VALUE_BYTES,
-            warm_up: bench.warm_up(),
-            lasts: bench.lasts,
+            ..Load::of(bench, self.work, self.tasks, bench.keys())
         };
         arena.set_sync(self.sync).await?;
         let sides = arena.sides.len();
@@ -62,15 +57,15 @@ impl Contest {
 }
 
 fn line(name: &str, rounds: &[Measured]) -> Line {
-    let of = |what: &str, get: fn(&Measured) -> f64| Figure::new(what, rounds.iter().map(get));
-    Line {
-        name: name.to_owned(),
-        figures: vec![
-            of(RATE, |one| one.ops_per_second),
-            of(MEDIAN, |one| one.p50_us),
-            of(SLOWEST, |one| one.p99_us),
-            of("CPU us/op, store", |one| one.server_cpu_us),
-            of("CPU us/op, client", |one| one.client_cpu_us),
+    Line::of(
+        name,
+        rounds,
+        &[
+            (RATE, |one| one.ops_per_second),
+            (MEDIAN, |one| one.p50_us),
+            (SLOWEST, |one| one.p99_us),
+            (STORE_CPU, |one| one.server_cpu_us),
+            ("CPU us/op, client", |one| one.client_cpu_us),
         ],
-    }
+    )
 }

@@ -5,31 +5,23 @@
 
 use anyhow::{Context, ensure};
 use futures_util::{FutureExt, future::BoxFuture};
-use kvclient::{
-    node_client::{NodeClient, NodeClientOptions},
-    position::Position,
-    shard_map::Address,
-    wire::route,
-};
+use kvclient::{position::Position, shard_map::Address};
 
 use crate::{
     bench::{Bench, Form},
     cluster::{Cluster, Shape},
     contender::Side,
     load::{Load, VALUE_BYTES, key, value},
-    outcome::{Figure, Line, Outcome},
+    outcome::{Line, Outcome},
     peers::etcd::{self, Etcd},
 };
 
 use super::{
-    judge::{Judge, MEDIAN, RATE, SLOWEST},
+    judge::{Judge, MEDIAN, RATE, SLOWEST, STORE_CPU},
     wrk::{self, Answered, Asked},
 };
 
 const JUDGE: Judge = Judge::Rate { at_least: 10.0 };
-
-/// Longest wait for a node's word.
-const WORD: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub(super) fn put(bench: &Bench) -> BoxFuture<'_, anyhow::Result<Outcome>> {
     run(bench, Op::Put).boxed()
@@ -127,8 +119,7 @@ impl Both {
 
     /// Writes that each of the two has done.
     async fn written(&self) -> anyhow::Result<[u64; 2]> {
-        let nodes = NodeClient::new(NodeClientOptions::default())?;
-        let status = nodes.get_json(self.node(), route::STATUS, WORD).await?;
+        let status = self.cluster.status(0).await?;
         let durable: Position = status["durable"].as_str().context("durable")?.parse()?;
         Ok([durable.seq, self.etcd.revision().await?])
     }
@@ -152,14 +143,14 @@ fn check(before: [u64; 2], after: [u64; 2], answered: &[Vec<Answered>; 2]) -> an
 }
 
 fn line(name: &str, rounds: &[Answered]) -> Line {
-    let of = |what: &str, get: fn(&Answered) -> f64| Figure::new(what, rounds.iter().map(get));
-    Line {
-        name: name.to_owned(),
-        figures: vec![
-            of(RATE, |one| one.per_second),
-            of(MEDIAN, |one| one.p50_us),
-            of(SLOWEST, |one| one.p99_us),
-            of("CPU us/op, store", |one| one.server_cpu_us),
+    Line::of(
+        name,
+        rounds,
+        &[
+            (RATE, |one| one.per_second),
+            (MEDIAN, |one| one.p50_us),
+            (SLOWEST, |one| one.p99_us),
+            (STORE_CPU, |one| one.server_cpu_us),
         ],
-    }
+    )
 }

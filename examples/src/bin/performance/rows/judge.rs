@@ -5,6 +5,7 @@ use crate::outcome::{Line, Outcome, short};
 pub(super) const RATE: &str = "ops/s";
 pub(super) const MEDIAN: &str = "p50 us";
 pub(super) const SLOWEST: &str = "p99 us";
+pub(super) const STORE_CPU: &str = "CPU us/op, store";
 
 /// Which figure counts, and how it has to be to that of the best peer.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,7 @@ use crate::{
     arena::Arena,
     bench::Bench,
     contender::Side,
-    load::{Load, VALUE_BYTES, Work},
+    load::{Load, Work},
     outcome::{Figure, Line, Outcome, short},
     peers::redis::Sync,
     process::Process,
@@ -63,13 +63,8 @@ fn verdict(lines: Vec<Line>, notes: Vec<String>) -> Outcome {
 /// One side under load, with its calls counted meanwhile.
 async fn count(bench: &Bench, strace: &Path, side: &Side) -> anyhow::Result<Line> {
     let load = Load {
-        work: Work::Set,
-        tasks: TASKS,
-        connections: 1,
-        keys: bench.keys(),
-        value_bytes: VALUE_BYTES,
         warm_up: Duration::ZERO,
-        lasts: bench.lasts,
+        ..Load::of(bench, Work::Set, TASKS, bench.keys())
     };
     let dir = bench.directory()?;
     let counts = dir.path().join("counts");

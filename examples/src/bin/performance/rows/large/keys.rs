@@ -41,7 +41,9 @@ async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let memory_mib = (memory.most_bytes() / MIB) as f64;
     drop(memory);
     let restart_s = restart(&mut cluster).await?;
-    at_many.check(bench, &kv, many).await?;
+    // Once more: a key that is missing is an error.
+    let reads = Load::of(bench, Work::Get, TASKS, many);
+    reads.run(from_ref(&kv), || Ok(())).await?;
 
     let slower = (at_few.per_second / at_many.per_second).max(at_many.p50_us / at_few.p50_us);
     let reached = slower <= SLOWER_GOAL && restart_s < RESTART_GOAL_S && stall_ms <= STALL_GOAL_MS;
@@ -69,19 +71,14 @@ impl Reads {
     /// Stores the keys, then reads them at random.
     async fn of(bench: &Bench, kv: &Client, keys: usize) -> anyhow::Result<Self> {
         fill(kv, keys, VALUE_BYTES).await?;
-        let clients = [kv.clone()];
-        let busy = load(bench, Work::Get, TASKS, keys);
-        let per_second = busy.run(&clients, || Ok(())).await?.ops_per_second();
-        let alone = load(bench, Work::Get, 1, keys);
-        let p50_us = alone.run(&clients, || Ok(())).await?.within_us(500);
-        Ok(Self { per_second, p50_us })
-    }
-
-    /// Reads once more; a key that is missing is an error.
-    async fn check(&self, bench: &Bench, kv: &Client, keys: usize) -> anyhow::Result<()> {
-        let busy = load(bench, Work::Get, TASKS, keys);
-        busy.run(from_ref(kv), || Ok(())).await?;
-        Ok(())
+        let busy = Load::of(bench, Work::Get, TASKS, keys);
+        let busy = busy.run(from_ref(kv), || Ok(())).await?;
+        let alone = Load::of(bench, Work::Get, 1, keys);
+        let mut alone = alone.run(from_ref(kv), || Ok(())).await?;
+        Ok(Self {
+            per_second: busy.ops_per_second(),
+            p50_us: alone.within_us(500),
+        })
     }
 
     fn line(&self, keys: usize) -> Line {
@@ -96,7 +93,7 @@ impl Reads {
 }
 
 async fn longest_write_ms(bench: &Bench, kv: &Client, keys: usize) -> anyhow::Result<f64> {
-    let mut writes = load(bench, Work::Set, TASKS, keys);
+    let mut writes = Load::of(bench, Work::Set, TASKS, keys);
     if bench.form == Form::Full {
         writes.lasts = WRITING;
     }
@@ -112,14 +109,4 @@ async fn restart(cluster: &mut Cluster) -> anyhow::Result<f64> {
     let began = Instant::now();
     cluster.restart().await?;
     Ok(began.elapsed().as_secs_f64())
-}
-
-fn load(bench: &Bench, work: Work, tasks: usize, keys: usize) -> Load {
-    Load {
-        work,
-        tasks,
-        warm_up: bench.warm_up(),
-        lasts: bench.lasts,
-        ..Load::to_fill(keys)
-    }
 }

@@ -1,5 +1,7 @@
 //! Anonymous memory of the nodes: at start, and at most under one load after the other.
 
+use std::{slice::from_ref, time::Duration};
+
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 
 use super::{MIB, bulk::count, filling::fill, outcome, sized, watch::MemoryWatch};
@@ -26,8 +28,7 @@ async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     let cluster = Cluster::start(bench, Shape::primaries(3)).await?;
     let watch = MemoryWatch::start(cluster.ids());
     let kv = cluster.client()?;
-    let clients = [kv.clone()];
-    tokio::time::sleep(bench.lasts.min(std::time::Duration::from_secs(1))).await;
+    tokio::time::sleep(bench.lasts.min(Duration::from_secs(1))).await;
     let at_start = watch.most_bytes();
 
     let mut most = vec![("at start", at_start)];
@@ -36,12 +37,10 @@ async fn measure(bench: &Bench) -> anyhow::Result<Outcome> {
     most.push(("bulk load", watch.most_bytes()));
     for (name, work, tasks) in [("SET", Work::Set, 256), ("GET", Work::Get, 512)] {
         let load = Load {
-            work,
-            tasks,
-            lasts: bench.lasts,
-            ..Load::to_fill(records)
+            warm_up: Duration::ZERO,
+            ..Load::of(bench, work, tasks, records)
         };
-        load.run(&clients, || Ok(())).await?;
+        load.run(from_ref(&kv), || Ok(())).await?;
         most.push((name, watch.most_bytes()));
     }
     let there = count(&kv).await?;

@@ -9,10 +9,7 @@ use kvclient::{
     node_client::{NodeClient, NodeClientOptions},
     position::Position,
     shard_map::Address,
-    wire::{
-        batch::{Action, Op},
-        route,
-    },
+    wire::batch::{Action, Op},
 };
 use tokio::time::sleep;
 
@@ -89,7 +86,8 @@ async fn measure_lag(bench: &Bench) -> anyhow::Result<Outcome> {
     const SLOWEST: &str = "p99 us";
     let cluster = Cluster::start(bench, KEPT).await?;
     level(&cluster).await?;
-    let (nodes, replica) = (nodes()?, cluster.nodes()[REPLICA].address().clone());
+    let nodes = NodeClient::new(NodeClientOptions::default())?;
+    let replica = cluster.nodes()[REPLICA].address().clone();
     let pace = pace(bench);
     let wait = move |position| visible(nodes.clone(), replica.clone(), position);
     let (writes, waits) = pace.run(&cluster.client()?, wait).await?;
@@ -169,24 +167,18 @@ async fn visible(
 
 /// Waits until the replica shows all that its primary has.
 async fn level(cluster: &Cluster) -> anyhow::Result<()> {
-    let nodes = nodes()?;
-    let [primary, replica] = [PRIMARY, REPLICA].map(|at| cluster.nodes()[at].address());
     loop {
-        let durable = position(&nodes, primary, "durable").await?;
-        if position(&nodes, replica, "visible").await? >= durable {
+        let durable = position(cluster, PRIMARY, "durable").await?;
+        if position(cluster, REPLICA, "visible").await? >= durable {
             return Ok(());
         }
         sleep(POLL).await;
     }
 }
 
-async fn position(nodes: &NodeClient, node: &Address, name: &str) -> anyhow::Result<Position> {
-    let status = nodes.get_json(node, route::STATUS, WORD).await?;
+async fn position(cluster: &Cluster, node: usize, name: &str) -> anyhow::Result<Position> {
+    let status = cluster.status(node).await?;
     // A replica that has nothing yet names none.
     let text = status[name].as_str().unwrap_or("0.0");
     text.parse().ok().context("a position in /status")
-}
-
-fn nodes() -> anyhow::Result<NodeClient> {
-    Ok(NodeClient::new(NodeClientOptions::default())?)
 }

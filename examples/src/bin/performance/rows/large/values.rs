@@ -1,14 +1,10 @@
 //! Large values: written, read, and overwritten again and again, after which the file must not have grown with them.
 
-use std::{slice::from_ref, time::Duration};
+use std::slice::from_ref;
 
 use anyhow::Context;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
-use kvclient::{
-    Client,
-    node_client::{NodeClient, NodeClientOptions},
-    wire::route,
-};
+use kvclient::Client;
 
 use super::{MIB, outcome, sized, watch::MemoryWatch};
 use crate::{
@@ -30,8 +26,6 @@ const TASKS: usize = 16;
 /// what is live, since readers may still look at it, so a file of less data is larger for its size.
 const LIVE_BYTES: usize = 1 << 30;
 const LIVE_BYTES_SHORT: usize = 8 << 20;
-
-const WORD: Duration = Duration::from_secs(5);
 
 pub(in super::super) fn run_4k(bench: &Bench) -> BoxFuture<'_, anyhow::Result<Outcome>> {
     measure(bench, 4 << 10).boxed()
@@ -98,12 +92,8 @@ async fn rate(
     value_bytes: usize,
 ) -> anyhow::Result<f64> {
     let load = Load {
-        work,
-        tasks: TASKS,
         value_bytes,
-        warm_up: bench.warm_up(),
-        lasts: bench.lasts,
-        ..Load::to_fill(keys)
+        ..Load::of(bench, work, TASKS, keys)
     };
     let times = load.run(from_ref(kv), || Ok(())).await?;
     Ok(times.ops_per_second())
@@ -111,13 +101,10 @@ async fn rate(
 
 /// Of all nodes together.
 async fn file_bytes(cluster: &Cluster) -> anyhow::Result<f64> {
-    let nodes = NodeClient::new(NodeClientOptions::default())?;
     let mut sum = 0.0;
-    for node in cluster.nodes() {
-        let status = nodes.get_json(node.address(), route::STATUS, WORD).await?;
-        sum += status["lmdb_bytes"]
-            .as_f64()
-            .context("lmdb_bytes in /status")?;
+    for node in 0..cluster.nodes().len() {
+        let bytes = cluster.status(node).await?["lmdb_bytes"].as_f64();
+        sum += bytes.context("lmdb_bytes in /status")?;
     }
     Ok(sum)
 }

@@ -16,7 +16,7 @@ use crate::{
     bench::Bench,
     cluster::{Cluster, Shape},
     contender::Side,
-    load::{Load, Times, VALUE_BYTES, Work},
+    load::{Load, Times, Work},
     outcome::{Figure, Line, Outcome, short},
 };
 
@@ -83,15 +83,7 @@ impl Limits {
     }
 
     async fn store(&self, bench: &Bench, work: Work, tasks: usize) -> anyhow::Result<Point> {
-        let load = Load {
-            work,
-            tasks,
-            connections: 1,
-            keys: bench.keys(),
-            value_bytes: VALUE_BYTES,
-            warm_up: bench.warm_up(),
-            lasts: bench.lasts,
-        };
+        let load = Load::of(bench, work, tasks, bench.keys());
         let measured = self.side.measure(&load).await?;
         Ok(Point {
             ops_per_second: measured.ops_per_second,
