@@ -11,6 +11,7 @@ pub mod data_dir;
 mod descriptors;
 pub mod durable;
 pub mod feed;
+pub mod hashing;
 pub mod home;
 mod http;
 pub mod in_flight;

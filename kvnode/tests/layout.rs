@@ -14,6 +14,7 @@ const ORDER: &[&str] = &[
     // What knows nothing of this crate.
     "json",
     "clock",
+    "hashing",
     "in_flight",
     "metrics",
     "ownership",
@@ -49,6 +50,7 @@ const ORDER: &[&str] = &[
     "store/tables",
     "store/effect",
     "store/requests",
+    "store/row",
     "store/memtable",
     "store/meta",
     "store/merge",

@@ -6,10 +6,7 @@ use kvclient::{
     wire::log::{Link, Record},
 };
 
-use super::{
-    effect::detached,
-    memtable::{Content, Memtable},
-};
+use super::memtable::{Content, Memtable};
 
 /// A memtable without a store around it.
 #[derive(Debug, Default)]
@@ -22,7 +19,7 @@ impl Alone {
     pub fn apply(&self, end: Link, records: &[(Position, Record)]) {
         let older = vec![None; records.len()];
         let mut content = self.memtable.write();
-        content.apply(end, 0, detached(records), &older);
+        content.apply(end, 0, records, &older);
     }
 
     /// Whether it says anything about a key.

@@ -11,9 +11,8 @@ use kvclient::position::{Position, Seq};
 
 use super::{
     core::{Core, View},
-    effect::Slot,
     error::StoreError,
-    memtable::Content,
+    row::Row,
     tables::{StoredEntry, expiry_key, parse_expiry_key},
 };
 
@@ -60,22 +59,20 @@ impl Core {
 
 fn from_memtables(view: &View, now_ms: u64, max: usize) -> Vec<Due> {
     let active = view.active.read();
-    let mut due: Vec<_> = due_of(&active, now_ms).take(max).collect();
+    let mut due: Vec<_> = active.due(now_ms).take(max).map(copied).collect();
     if let Some(frozen) = &view.frozen {
         let frozen = frozen.read();
-        let uncovered = due_of(&frozen, now_ms).filter(|(_, _, key)| active.get(key).is_none());
-        due.extend(uncovered.take(max));
+        let uncovered = frozen
+            .due(now_ms)
+            .filter(|(_, row)| active.get(row.key()).is_none());
+        due.extend(uncovered.take(max).map(copied));
     }
     due
 }
 
-fn due_of(content: &Content, now_ms: u64) -> impl Iterator<Item = Due> {
-    content.due(now_ms).filter_map(|((at, _), key)| {
-        let Slot::Live(entry) = content.get(key)? else {
-            return None;
-        };
-        Some((at, entry.position, key.clone()))
-    })
+fn copied((at_ms, row): (u64, &Row)) -> Due {
+    let key = Bytes::copy_from_slice(row.key());
+    (at_ms, row.slot().position(), key)
 }
 
 /// A row of `expiry` together with its entry, if that is still the one it speaks of.

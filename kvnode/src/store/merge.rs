@@ -1,11 +1,10 @@
 //! What memtables and LMDB hold, as one ordered sequence of keys: the inside of a round of a scan.
 
-use std::{cmp::Ordering, collections::BTreeMap, iter::Peekable, ops::Bound};
+use std::{cmp::Ordering, collections::BTreeMap, iter::Peekable, ops::Bound, sync::Arc};
 
-use bytes::Bytes;
 use heed::RoTxn;
 
-use super::{effect::Slot, env::Env, error::StoreError, memtable::Memtable, tables::StoredEntry};
+use super::{env::Env, error::StoreError, memtable::Memtable, row::Row, tables::StoredEntry};
 
 /// Bounds of a scan, as tables want them.
 pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
@@ -30,13 +29,13 @@ impl Order {
 /// What memtables say about the next keys.
 #[derive(Default)]
 pub(super) struct Overlay {
-    slots: BTreeMap<Bytes, Slot>,
+    rows: BTreeMap<Arc<[u8]>, Row>,
     /// Behind this key a memtable says more than was taken.
-    horizon: Option<Bytes>,
+    horizon: Option<Arc<[u8]>>,
 }
 
 impl Overlay {
-    /// Lays the next `window` slots of a memtable over those that are there.
+    /// Lays the next `window` rows of a memtable over those that are there.
     pub(super) fn cover(
         &mut self,
         memtable: &Memtable,
@@ -45,41 +44,41 @@ impl Overlay {
         window: usize,
     ) {
         let content = memtable.read();
-        let mut slots = content.slots_in(bounds);
+        let mut rows = content.rows_in(bounds);
         let last = match order {
-            Order::Ascending => self.take(&mut slots, window),
-            Order::Descending => self.take(&mut slots.rev(), window),
+            Order::Ascending => self.take(&mut rows, window),
+            Order::Descending => self.take(&mut rows.rev(), window),
         };
         let Some(last) = last else { return };
-        let farther = |horizon: &Bytes| order.compare(&last, horizon).is_gt();
+        let farther = |horizon: &Arc<[u8]>| order.compare(&last, horizon).is_gt();
         if !self.horizon.as_ref().is_some_and(farther) {
             self.horizon = Some(last);
         }
     }
 
-    /// Takes up to `window` slots; gives the last key if there are more.
+    /// Takes up to `window` rows; gives the last key if there are more.
     fn take<'a>(
         &mut self,
-        slots: &mut impl Iterator<Item = (&'a Bytes, &'a Slot)>,
+        rows: &mut impl Iterator<Item = (&'a Arc<[u8]>, &'a Row)>,
         window: usize,
-    ) -> Option<Bytes> {
+    ) -> Option<Arc<[u8]>> {
         let mut last = None;
-        for (key, slot) in slots.by_ref().take(window) {
-            self.slots.insert(key.clone(), slot.clone());
+        for (key, row) in rows.by_ref().take(window) {
+            self.rows.insert(key.clone(), row.clone());
             last = Some(key);
         }
-        slots.next().and(last.cloned())
+        rows.next().and(last.cloned())
     }
 
     /// Up to where it is complete, inclusive; `None`: to the end.
-    pub(super) fn horizon(&self) -> Option<Bytes> {
+    pub(super) fn horizon(&self) -> Option<Arc<[u8]>> {
         self.horizon.clone()
     }
 }
 
 /// A key with what was found for it, not copied yet.
 pub(super) enum Candidate<'t> {
-    Memory(Bytes, Slot),
+    Memory(Row),
     Stored(&'t [u8], &'t [u8]),
 }
 
@@ -87,7 +86,7 @@ impl Candidate<'_> {
     /// The key.
     pub(super) fn key(&self) -> &[u8] {
         match self {
-            Self::Memory(key, _) => key,
+            Self::Memory(row) => row.key(),
             Self::Stored(key, _) => key,
         }
     }
@@ -99,7 +98,7 @@ type Stored<'t> = Box<dyn Iterator<Item = heed::Result<(&'t [u8], &'t [u8])>> + 
 pub(super) struct Merge<'t> {
     order: Order,
     stored: Peekable<Stored<'t>>,
-    slots: Peekable<Box<dyn Iterator<Item = (Bytes, Slot)>>>,
+    rows: Peekable<Box<dyn Iterator<Item = Row>>>,
 }
 
 impl<'t> Merge<'t> {
@@ -111,41 +110,38 @@ impl<'t> Merge<'t> {
         order: Order,
         overlay: Overlay,
     ) -> Result<Self, StoreError> {
-        let slots = overlay.slots.into_iter();
-        let (stored, slots): (Stored, Box<dyn Iterator<Item = _>>) = match order {
-            Order::Ascending => (Box::new(env.data.range(txn, &bounds)?), Box::new(slots)),
+        let rows = overlay.rows.into_values();
+        let (stored, rows): (Stored, Box<dyn Iterator<Item = _>>) = match order {
+            Order::Ascending => (Box::new(env.data.range(txn, &bounds)?), Box::new(rows)),
             Order::Descending => (
                 Box::new(env.data.rev_range(txn, &bounds)?),
-                Box::new(slots.rev()),
+                Box::new(rows.rev()),
             ),
         };
         Ok(Self {
             order,
             stored: stored.peekable(),
-            slots: slots.peekable(),
+            rows: rows.peekable(),
         })
     }
 
     /// The next key.
     pub(super) fn next(&mut self) -> Result<Option<Candidate<'t>>, StoreError> {
-        let side = match (self.slots.peek(), self.stored.peek()) {
+        let side = match (self.rows.peek(), self.stored.peek()) {
             (None, None) => return Ok(None),
-            (Some((slot_key, _)), Some(Ok((stored_key, _)))) => {
-                self.order.compare(slot_key, stored_key)
-            }
+            (Some(row), Some(Ok((stored_key, _)))) => self.order.compare(row.key(), stored_key),
             (Some(_), None) => Ordering::Less,
             (_, Some(_)) => Ordering::Greater,
         };
-        let memory = |(key, slot)| Candidate::Memory(key, slot);
         if side.is_lt() {
-            return Ok(self.slots.next().map(memory));
+            return Ok(self.rows.next().map(Candidate::Memory));
         }
         let stored = self.stored.next().transpose()?;
         let stored = stored.map(|(key, row)| Candidate::Stored(key, row));
         if side.is_gt() {
             return Ok(stored);
         }
-        let memory = self.slots.next().map(memory);
+        let memory = self.rows.next().map(Candidate::Memory);
         Ok(if is_newer(&stored, &memory) {
             stored
         } else {
@@ -157,8 +153,8 @@ impl<'t> Merge<'t> {
 /// Whether LMDB was flushed past the memtables that the scan has pinned.
 fn is_newer(stored: &Option<Candidate>, memory: &Option<Candidate>) -> bool {
     match (stored, memory) {
-        (Some(Candidate::Stored(_, row)), Some(Candidate::Memory(_, slot))) => {
-            StoredEntry::parse(row).is_ok_and(|entry| entry.position.seq > slot.seq())
+        (Some(Candidate::Stored(_, stored)), Some(Candidate::Memory(row))) => {
+            StoredEntry::parse(stored).is_ok_and(|entry| entry.position.seq > row.seq())
         }
         _ => false,
     }

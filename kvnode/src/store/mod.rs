@@ -26,6 +26,7 @@ mod publish;
 mod read;
 mod recall;
 mod requests;
+mod row;
 mod scan;
 mod staging;
 mod sums;
@@ -49,7 +50,7 @@ use kvclient::{
 };
 use tokio::sync::watch;
 
-use self::{core::Core, effect::Slot, env::Env};
+use self::{core::Core, env::Env};
 
 pub use self::{
     core::{Checkpoint, StoreOptions},
@@ -199,7 +200,7 @@ impl Store {
     /// # Errors
     /// `Damaged`: answer 500. `Busy`: answer 503. `Fatal`: exit 5.
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        Ok(self.inner.core.slot(key)?.and_then(Slot::into_entry))
+        self.inner.core.entry(key)
     }
 
     /// The next page of a range, expired entries too. It may take a while: not inline on a worker.

@@ -17,8 +17,8 @@ use kvclient::{
 
 use super::{
     core::{Core, State},
-    effect::{Slot, detached},
     error::StoreError,
+    tables::Entry,
 };
 
 impl Core {
@@ -49,7 +49,6 @@ impl Core {
         let mut state = self.wait_for_room()?;
         let older = self.below(records)?;
         let lineage = self.lineage_after(records)?;
-        let records = detached(records);
         let view = self.view.load();
         let mut active = view.active.write();
         active.apply(link, time_ms, records, &older);
@@ -76,11 +75,11 @@ impl Core {
     }
 
     /// For each record what lies below the active memtable, as far as it matters.
-    fn below(&self, records: &[(Position, Record)]) -> Result<Vec<Option<Slot>>, StoreError> {
+    fn below(&self, records: &[(Position, Record)]) -> Result<Vec<Option<Entry>>, StoreError> {
         records
             .iter()
             .map(|(_, record)| match record.effect {
-                Effect::Expire { .. } => self.slot_to_expire(&record.key),
+                Effect::Expire { .. } => self.entry_to_expire(&record.key),
                 Effect::Put { .. } | Effect::Delete { .. } | Effect::EpochStart { .. } => Ok(None),
             })
             .collect()
@@ -88,9 +87,9 @@ impl Core {
 
     /// The record is durable already, so this may neither give up because of other readers nor stop the node because
     /// of one damaged entry: that one stays as it is, damaged.
-    fn slot_to_expire(&self, key: &[u8]) -> Result<Option<Slot>, StoreError> {
+    fn entry_to_expire(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         loop {
-            match self.slot(key) {
+            match self.entry(key) {
                 Err(StoreError::Damaged { .. }) => return Ok(None),
                 Err(StoreError::Busy) => std::thread::yield_now(),
                 other => return other,

@@ -8,7 +8,10 @@
 //! throughout comes exactly once. Expired entries come too. Reading pages to the end, each from behind the last key of
 //! the one before, gives all entries of the shard: that is how copies are made.
 
-use std::ops::{Bound, ControlFlow};
+use std::{
+    ops::{Bound, ControlFlow},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -20,8 +23,8 @@ use super::{
     tables::{ENTRY_HEADER_BYTES, Entry, StoredEntry},
 };
 
-/// Most slots that one round takes from a memtable.
-const WINDOW_SLOTS: usize = 1024;
+/// Most rows that one round takes from a memtable.
+const WINDOW_ROWS: usize = 1024;
 
 /// A key with its row up to here stands in LMDB's leaf pages; a larger row has pages of its own, which a scan
 /// of keys leaves alone.
@@ -131,7 +134,7 @@ enum Round {
     /// Nothing follows, or the page is full.
     Done,
     /// All up to this key was seen, and a memtable may say more behind it.
-    SeenUpTo(Bytes),
+    SeenUpTo(Arc<[u8]>),
 }
 
 impl Core {
@@ -149,7 +152,7 @@ impl Core {
         };
         let mut rest = range.clone();
         while let Round::SeenUpTo(key) = maker.round(&rest)? {
-            rest = rest.after(key);
+            rest = rest.after(Bytes::from_owner(key));
         }
         Ok(maker.page)
     }
@@ -166,7 +169,7 @@ impl PageMaker<'_> {
         let txn = self.core.env.read()?;
         let mut merge = Merge::new(&self.core.env, &txn, bounds, order, overlay)?;
         while let Some(candidate) = merge.next()? {
-            let behind = |horizon: &Bytes| order.compare(candidate.key(), horizon).is_gt();
+            let behind = |horizon: &Arc<[u8]>| order.compare(candidate.key(), horizon).is_gt();
             if horizon.as_ref().is_some_and(behind) {
                 break;
             }
@@ -180,7 +183,7 @@ impl PageMaker<'_> {
 
     /// Pins the memtables and takes what they say, the older one first.
     fn overlay(&self, bounds: Bounds, order: Order) -> Overlay {
-        let window = self.limits.max_entries.clamp(1, WINDOW_SLOTS);
+        let window = self.limits.max_entries.clamp(1, WINDOW_ROWS);
         let view = self.core.view.load();
         let mut overlay = Overlay::default();
         for memtable in view.frozen.as_deref().into_iter().chain([&*view.active]) {
@@ -192,8 +195,10 @@ impl PageMaker<'_> {
     /// Takes one more, unless the page is full.
     fn offer(&mut self, candidate: Candidate) -> Result<ControlFlow<()>, StoreError> {
         let (key_bytes, value_bytes) = match &candidate {
-            Candidate::Memory(_, Slot::Tombstone(_)) => return Ok(ControlFlow::Continue(())),
-            Candidate::Memory(key, Slot::Live(entry)) => (key.len(), entry.value.len()),
+            Candidate::Memory(row) => match row.slot() {
+                Slot::Tombstone(_) => return Ok(ControlFlow::Continue(())),
+                Slot::Live(entry) => (row.key().len(), entry.value.len()),
+            },
             Candidate::Stored(key, row) => {
                 (key.len(), row.len().saturating_sub(ENTRY_HEADER_BYTES))
             }
@@ -221,12 +226,14 @@ impl PageMaker<'_> {
     fn copy(&self, candidate: Candidate) -> Result<Option<(Bytes, Entry)>, StoreError> {
         let keys_only = self.limits.content == ScanContent::Keys;
         let (key, entry) = match candidate {
-            Candidate::Memory(_, Slot::Tombstone(_)) => return Ok(None),
-            Candidate::Memory(key, Slot::Live(mut entry)) => {
+            Candidate::Memory(row) => {
+                let Some(mut entry) = row.to_entry() else {
+                    return Ok(None);
+                };
                 if keys_only {
                     entry.value = Bytes::new();
                 }
-                (key, entry)
+                (Bytes::copy_from_slice(row.key()), entry)
             }
             Candidate::Stored(key, row) if keys_only => {
                 let entry = if key.len() + row.len() <= INLINE_ROW_BYTES {

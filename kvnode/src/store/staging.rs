@@ -18,7 +18,7 @@ use kvclient::{
 
 use super::{
     core::StoreOptions,
-    effect::{Slot, detached},
+    effect::Slot,
     env::Env,
     error::StoreError,
     memtable::Content,
@@ -73,13 +73,7 @@ impl Staging {
             let seq = entry.position.seq;
             self.newest_entry = self.newest_entry.max(seq);
             if self.pending.get(key).is_none_or(|slot| slot.seq() < seq) {
-                let value = Bytes::copy_from_slice(&entry.value);
-                let copied = Entry {
-                    value,
-                    ..entry.clone()
-                };
-                self.pending
-                    .insert(Bytes::copy_from_slice(key), Slot::Live(copied));
+                self.pending.insert(key, Slot::Live(entry.into()));
                 self.write_if_full()?;
             }
         }
@@ -121,7 +115,7 @@ impl Staging {
             .iter()
             .map(|(_, record)| self.stored(&record.key))
             .collect::<Result<Vec<_>, _>>()?;
-        self.pending.apply(link, time_ms, detached(records), &older);
+        self.pending.apply(link, time_ms, records, &older);
         self.last_frame = Some(link);
         self.write_if_full()
     }
@@ -163,7 +157,7 @@ impl Staging {
     }
 
     /// What was written for a key, as far as nothing newer is pending.
-    fn stored(&self, key: &[u8]) -> Result<Option<Slot>, StoreError> {
+    fn stored(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         // The record that begins a reign has no key, and LMDB takes none.
         if key.is_empty() || self.pending.get(key).is_some() {
             return Ok(None);
@@ -174,7 +168,7 @@ impl Staging {
         };
         let entry = StoredEntry::check(key, row)
             .map_err(|problem| StoreError::damaged_entry(key, problem))?;
-        Ok(Some(Slot::Live(entry.to_entry())))
+        Ok(Some(entry.to_entry()))
     }
 
     fn write_if_full(&mut self) -> Result<(), StoreError> {

@@ -51,6 +51,24 @@ impl Entry {
     }
 }
 
+/// An entry that is not copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EntryRef<'a> {
+    pub(super) position: Position,
+    pub(super) expires_at_ms: Option<u64>,
+    pub(super) value: &'a [u8],
+}
+
+impl<'a> From<&'a Entry> for EntryRef<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self {
+            position: entry.position,
+            expires_at_ms: entry.expires_at_ms,
+            value: &entry.value,
+        }
+    }
+}
+
 /// An entry where it stands in a table, not copied yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredEntry<'a> {
@@ -117,14 +135,14 @@ impl<'a> StoredEntry<'a> {
 }
 
 /// Writes the row of an entry into `row`, which is emptied first.
-pub(super) fn encode_entry(key: &[u8], entry: &Entry, row: &mut Vec<u8>) {
+pub(super) fn encode_entry(key: &[u8], entry: EntryRef, row: &mut Vec<u8>) {
     row.clear();
     put_position(row, entry.position);
     row.extend_from_slice(&entry.expires_at_ms.unwrap_or(0).to_le_bytes());
     row.extend_from_slice(&0_u32.to_le_bytes());
-    let crc = crc_of([key, row, &entry.value]);
+    let crc = crc_of([key, row, entry.value]);
     row.extend_from_slice(&crc.to_le_bytes());
-    row.extend_from_slice(&entry.value);
+    row.extend_from_slice(entry.value);
 }
 
 /// xxh3-64 over key, epoch u32, seq u64, expiry u64 (0: never), all little-endian, and value. Frozen, since primary
@@ -197,7 +215,7 @@ mod tests {
     #[test]
     fn golden_rows() {
         let mut row = vec![1, 2, 3];
-        encode_entry(b"user:1", &entry(), &mut row);
+        encode_entry(b"user:1", (&entry()).into(), &mut row);
         assert_eq!(hex(&row), GOLDEN_ENTRY);
         assert_eq!(hex(&expiry_key(1, 2)), "00000000000000010000000000000002");
         let entry = entry();
@@ -211,7 +229,7 @@ mod tests {
     #[test]
     fn every_bit_of_an_entry_matters() {
         let mut row = Vec::new();
-        encode_entry(b"user:1", &entry(), &mut row);
+        encode_entry(b"user:1", (&entry()).into(), &mut row);
         assert_eq!(
             StoredEntry::check(b"user:1", &row).map(StoredEntry::to_entry),
             Ok(entry())
@@ -270,7 +288,7 @@ mod tests {
             row[ENTRY_CRC_AT..ENTRY_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
             if let Ok(entry) = StoredEntry::check(&key, &row) {
                 let mut again = Vec::new();
-                encode_entry(&key, &entry.to_entry(), &mut again);
+                encode_entry(&key, (&entry.to_entry()).into(), &mut again);
                 prop_assert_eq!(again, row);
             }
         }

@@ -3,6 +3,8 @@
 //! Used by the flush and by the staging of copies. The rule of seqs is kept here once more: what is stored already and
 //! not older stays.
 
+use std::ops::Bound;
+
 use heed::RwTxn;
 use kvclient::{key::MAX_KEY_BYTES, position::Position};
 
@@ -13,7 +15,7 @@ use super::{
     memtable::Content,
     requests::{Request, encode_request, kept_from, request_key},
     sums::Sums,
-    tables::{Entry, StoredEntry, encode_entry, entry_hash, expiry_key},
+    tables::{EntryRef, StoredEntry, encode_entry, entry_hash, expiry_key},
 };
 
 /// A write transaction with what changes along with its entries.
@@ -43,16 +45,16 @@ impl<'a, 'e> Writer<'a, 'e> {
 
     /// Writes all that a memtable holds, in key order, so that neighbours share pages.
     pub(super) fn write(&mut self, content: &Content) -> Result<(), StoreError> {
-        for (key, slot) in content.slots() {
-            self.set(key, slot)?;
+        for (key, row) in content.rows_in((Bound::Unbounded, Bound::Unbounded)) {
+            self.set(key, row.slot())?;
         }
-        for request in content.requests_after(std::ops::Bound::Unbounded) {
+        for request in content.requests_after(Bound::Unbounded) {
             self.remember(request)?;
         }
         Ok(())
     }
 
-    fn set(&mut self, key: &[u8], slot: &Slot) -> Result<(), StoreError> {
+    fn set(&mut self, key: &[u8], slot: Slot) -> Result<(), StoreError> {
         if key.is_empty() || key.len() > MAX_KEY_BYTES {
             return Err(StoreError::Fatal(format!(
                 "a key of {} bytes got past all checks",
@@ -108,14 +110,14 @@ impl<'a, 'e> Writer<'a, 'e> {
         Ok(())
     }
 
-    fn put(&mut self, key: &[u8], entry: &Entry) -> Result<(), StoreError> {
+    fn put(&mut self, key: &[u8], entry: EntryRef) -> Result<(), StoreError> {
         encode_entry(key, entry, &mut self.row);
         self.env.data.put(self.txn, key, &self.row)?;
         if let Some(at) = entry.expires_at_ms {
             let row = expiry_key(at, entry.position.seq);
             self.env.expiry.put(self.txn, &row, key)?;
         }
-        let hash = entry_hash(key, entry.position, entry.expires_at_ms, &entry.value);
+        let hash = entry_hash(key, entry.position, entry.expires_at_ms, entry.value);
         self.sums.add(key, hash);
         Ok(())
     }
@@ -128,8 +130,8 @@ impl<'a, 'e> Writer<'a, 'e> {
         self.env.requests.put(self.txn, &key, &row)?;
         let forgotten = request_key(mark.client, 0)..request_key(mark.client, kept_from(mark));
         let forgotten = (
-            std::ops::Bound::Included(&forgotten.start[..]),
-            std::ops::Bound::Excluded(&forgotten.end[..]),
+            Bound::Included(&forgotten.start[..]),
+            Bound::Excluded(&forgotten.end[..]),
         );
         self.env.requests.delete_range(self.txn, &forgotten)?;
         Ok(())

@@ -39,8 +39,44 @@ fn memory_of_a_memtable() {
     };
     let store = open_with(dir.path(), options);
     println!("before: {}", memory());
-    add_all(&store, 0..400_000);
-    println!("400000 entries: {}, {:?}", memory(), store.stats());
+    // Then the table has just doubled.
+    for (from, to) in [(0, 400_000), (400_000, 460_000)] {
+        add_all(&store, from..to);
+        println!("{to} entries: {}, {:?}", memory(), store.stats());
+    }
+}
+
+/// What the commit thread and readers do most: overwrite keys that are in the memtable already, and read them.
+#[test]
+#[ignore = "a measurement"]
+fn overwrites_and_reads_in_a_memtable() {
+    const KEYS: u64 = 33_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions {
+        memtable_bytes: 1 << 30,
+        checkpoint_every: u64::MAX,
+        ..StoreOptions::default()
+    };
+    let store = open_with(dir.path(), options);
+    let started = Instant::now();
+    add_all(&store, 0..KEYS);
+    println!("a new key: {:?}", started.elapsed() / 33_000);
+    let random = |n: u64| n.wrapping_mul(7919 * 7919) % KEYS;
+    let record = |n| put(&scattered(random(n)), vec![7; 100], None);
+    let frames: Vec<Vec<Record>> = (0..2_000)
+        .map(|frame| (frame * 100..(frame + 1) * 100).map(record).collect())
+        .collect();
+    let started = Instant::now();
+    for records in frames {
+        store.add(records);
+    }
+    println!("an overwrite: {:?}", started.elapsed() / 200_000);
+    let keys: Vec<_> = (0..500_000).map(|n| scattered(random(n))).collect();
+    let started = Instant::now();
+    for key in &keys {
+        black_box(store.get(key.as_bytes()).unwrap().unwrap());
+    }
+    println!("a read: {:?}", started.elapsed() / 500_000);
 }
 
 /// More dirty pages than LMDB keeps in memory in one transaction: it has to write some before the commit.

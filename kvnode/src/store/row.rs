@@ -1,0 +1,164 @@
+//! A key with what a memtable says about it, in one piece of memory.
+//!
+//! In a large memtable a lookup costs what its cache misses cost. So all that a lookup needs stands side by side, the
+//! count of holders too. A row is copied from what it is made of and never holds the memory of a frame or request: one
+//! small entry that stays would keep megabytes of its neighbours.
+//!
+//! ```text
+//! offset  size  field       little-endian, in memory only
+//!      0     4  epoch       position of the record behind it
+//!      4     8  seq
+//!     12     8  expiry      Unix milliseconds from which on it is absent; 0: never
+//!     20     2  key_len
+//!     22     2  live        1: an entry, 0: a tombstone
+//!     24     -  key
+//!      -     -  value
+//! ```
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kvclient::position::{Position, Seq};
+
+use super::{
+    effect::Slot,
+    tables::{Entry, EntryRef, u32_at, u64_at},
+};
+
+const HEADER_BYTES: usize = 24;
+
+/// A value up to here is copied out: that costs less than to share it. Above it readers hold the row.
+const COPIED_BYTES: usize = 1024;
+
+/// A key and its slot; cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row(Arc<[u8]>);
+
+impl Row {
+    /// A row of its own memory.
+    pub(super) fn new(key: &[u8], slot: Slot) -> Self {
+        let (expires_at_ms, live, value) = match slot {
+            Slot::Live(entry) => (entry.expires_at_ms.unwrap_or(0), 1_u16, entry.value),
+            Slot::Tombstone(_) => (0, 0, &[][..]),
+        };
+        let position = slot.position();
+        let key_len = u16::try_from(key.len()).expect("a key has at most 511 bytes");
+        let mut row: Arc<[u8]> =
+            std::iter::repeat_n(0, HEADER_BYTES + key.len() + value.len()).collect();
+        let bytes = Arc::get_mut(&mut row).expect("nobody else has it yet");
+        bytes[0..4].copy_from_slice(&position.epoch.to_le_bytes());
+        bytes[4..12].copy_from_slice(&position.seq.to_le_bytes());
+        bytes[12..20].copy_from_slice(&expires_at_ms.to_le_bytes());
+        bytes[20..22].copy_from_slice(&key_len.to_le_bytes());
+        bytes[22..24].copy_from_slice(&live.to_le_bytes());
+        let (key_at, value_at) = bytes[HEADER_BYTES..].split_at_mut(key.len());
+        key_at.copy_from_slice(key);
+        value_at.copy_from_slice(value);
+        Self(row)
+    }
+
+    /// The key.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.0[HEADER_BYTES..self.value_at()]
+    }
+
+    /// Seq of the record behind it; the larger one wins.
+    pub(super) fn seq(&self) -> Seq {
+        u64_at(&self.0, 4)
+    }
+
+    /// What it says about the key.
+    pub(super) fn slot(&self) -> Slot<'_> {
+        let position = Position::new(u32_at(&self.0, 0), self.seq());
+        if self.0[22] == 0 {
+            return Slot::Tombstone(position);
+        }
+        Slot::Live(EntryRef {
+            position,
+            expires_at_ms: Some(u64_at(&self.0, 12)).filter(|&at| at > 0),
+            value: self.value(),
+        })
+    }
+
+    /// Its place in an index of expiries, if it has one.
+    pub(super) fn expiry(&self) -> Option<(u64, Seq)> {
+        match self.slot() {
+            Slot::Live(entry) => Some((entry.expires_at_ms?, entry.position.seq)),
+            Slot::Tombstone(_) => None,
+        }
+    }
+
+    /// The entry to answer with, unless it is a tombstone.
+    pub(super) fn to_entry(&self) -> Option<Entry> {
+        let Slot::Live(entry) = self.slot() else {
+            return None;
+        };
+        let value = match entry.value.len() {
+            ..=COPIED_BYTES => Bytes::copy_from_slice(entry.value),
+            _ => Bytes::from_owner(SharedValue(self.clone())),
+        };
+        Some(Entry {
+            position: entry.position,
+            expires_at_ms: entry.expires_at_ms,
+            value,
+        })
+    }
+
+    /// Bytes of key and value.
+    pub(super) fn content_bytes(&self) -> usize {
+        self.0.len() - HEADER_BYTES
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.0[self.value_at()..]
+    }
+
+    fn value_at(&self) -> usize {
+        HEADER_BYTES + usize::from(u16::from_le_bytes([self.0[20], self.0[21]]))
+    }
+}
+
+/// A value that readers share with the memtable.
+struct SharedValue(Row);
+
+impl AsRef<[u8]> for SharedValue {
+    fn as_ref(&self) -> &[u8] {
+        self.0.value()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_it_was_made_of() {
+        let position = Position::new(3, 1207);
+        let large = vec![7; COPIED_BYTES + 1];
+        for (key, expires_at_ms, value) in [
+            (&b"k"[..], None, &b""[..]),
+            (&[0xff; 511], Some(5), b"value"),
+            (b"large", Some(u64::MAX), &large),
+        ] {
+            let slot = Slot::Live(EntryRef {
+                position,
+                expires_at_ms,
+                value,
+            });
+            let row = Row::new(key, slot);
+            assert_eq!((row.key(), row.slot(), row.seq()), (key, slot, 1207));
+            assert_eq!(row.expiry(), expires_at_ms.map(|at| (at, 1207)));
+            assert_eq!(row.content_bytes(), key.len() + value.len());
+            let entry = row.to_entry().unwrap();
+            assert_eq!(
+                (entry.position, entry.expires_at_ms),
+                (position, expires_at_ms)
+            );
+            drop(row);
+            assert_eq!(entry.value, value);
+        }
+        let gone = Row::new(b"k", Slot::Tombstone(position));
+        assert_eq!(gone.slot(), Slot::Tombstone(position));
+        assert_eq!((gone.to_entry(), gone.expiry()), (None, None));
+    }
+}
