@@ -114,7 +114,7 @@ fn records() -> Vec<Record> {
             n,
             floor: n,
             digest: n,
-            outcome: Bytes::from_static(b"204"),
+            outcome: b"204"[..].into(),
         };
         let mut record = Record::new(Bytes::copy_from_slice(key(n).as_bytes()), effect);
         record.mark = Some(mark);

@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "shard_map/json",
     "shard_map/toml",
     "wire/bytes",
+    "wire/short_bytes",
     "wire/error",
     "wire/line",
     "wire/query",

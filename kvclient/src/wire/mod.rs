@@ -16,6 +16,7 @@ pub mod pull;
 pub mod query;
 pub mod redirect;
 pub mod scan;
+pub mod short_bytes;
 pub mod snapshot;
 pub mod watch;
 

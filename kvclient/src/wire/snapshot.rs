@@ -326,7 +326,7 @@ mod tests {
             n: 2,
             floor: 0,
             digest: 3,
-            outcome: Bytes::from_static(b"o"),
+            outcome: b"o"[..].into(),
         };
         let entry = |key: &'static str, expires_at_ms| Entry {
             key: Bytes::from_static(key.as_bytes()),

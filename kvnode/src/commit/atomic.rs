@@ -88,7 +88,7 @@ impl Committer {
             .and_then(|identity| self.repeat(group, &identity));
         if let Some((first, rests)) = repeat {
             let answer = match first {
-                Ok(outcome) => decode_results(outcome).map_err(unreadable),
+                Ok(outcome) => decode_results(Bytes::copy_from_slice(&outcome)).map_err(unreadable),
                 Err(refusal) => Err(refusal),
             };
             return Ok((answer, rests));

@@ -13,10 +13,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use bytes::Bytes;
 use kvclient::{
     position::Seq,
-    wire::{batch::RequestId, log::RequestMark},
+    wire::{batch::RequestId, log::RequestMark, short_bytes::ShortBytes},
 };
 
 use super::identity::Identity;
@@ -34,7 +33,7 @@ pub(super) enum Known {
     /// It was not answered before.
     New,
     /// It was: with this outcome, encoded.
-    First(Bytes),
+    First(ShortBytes),
     /// Another op came under its id.
     Reused,
     /// Too old to say.
@@ -75,7 +74,7 @@ struct Kept {
     n: u64,
     seq: Seq,
     digest: u64,
-    outcome: Bytes,
+    outcome: ShortBytes,
 }
 
 impl Kept {
@@ -129,7 +128,7 @@ impl Remembered {
             n: id.n,
             floor: id.floor,
             digest: 0,
-            outcome: Bytes::new(),
+            outcome: ShortBytes::default(),
         };
         match self.clients.get(&id.client) {
             Some(client) if client.floor > kept_from(&mark) => client.floor,
@@ -321,8 +320,8 @@ mod tests {
         }
     }
 
-    fn outcome(n: u64) -> Bytes {
-        Bytes::from(n.to_string())
+    fn outcome(n: u64) -> ShortBytes {
+        n.to_string().as_bytes().into()
     }
 
     #[test]
@@ -412,7 +411,7 @@ mod tests {
             n,
             floor: 1,
             digest: 0,
-            outcome: vec![0; 4 * OUTCOME_BYTES_PER_REQUEST].into(),
+            outcome: vec![0; 4 * OUTCOME_BYTES_PER_REQUEST][..].into(),
         };
         for n in 1..=3 {
             index.remembered.keep(mark(n), n, 0);

@@ -11,6 +11,7 @@ use kvclient::{
         bytes::{DecodeError, Reader},
         error::{Applied, ErrorCode},
         log::{Record, RequestMark},
+        short_bytes::ShortBytes,
     },
 };
 use tokio::sync::oneshot;
@@ -135,7 +136,7 @@ impl Committer {
         &mut self,
         group: &Group,
         identity: &Identity,
-    ) -> Option<(Result<Bytes, OpResult>, Rests)> {
+    ) -> Option<(Result<ShortBytes, OpResult>, Rests)> {
         if faults::is_off(Guarantee::Deduplication) {
             return None;
         }
@@ -162,7 +163,7 @@ impl Committer {
             n: identity.id.n,
             floor: self.remembered.floor_of(&identity.id),
             digest: identity.digest,
-            outcome: Bytes::copy_from_slice(outcome),
+            outcome: outcome.into(),
         }
     }
 
@@ -185,7 +186,8 @@ impl Committer {
 }
 
 /// The first outcome of an op, read back.
-fn first_result(outcome: Bytes) -> OpResult {
+fn first_result(outcome: ShortBytes) -> OpResult {
+    let outcome = Bytes::copy_from_slice(&outcome);
     OpResult::decode(Reader::new("remembered outcome", outcome)).unwrap_or_else(unreadable)
 }
 

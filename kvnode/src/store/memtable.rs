@@ -14,11 +14,10 @@ use std::{
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use bytes::Bytes;
 use hashbrown::{HashTable, hash_table};
 use kvclient::{
     position::{Position, Reign, Seq},
-    wire::log::{Link, Record, RequestMark},
+    wire::log::{Link, Record},
 };
 
 use super::{
@@ -112,7 +111,7 @@ impl Content {
             });
             if let Some(mark) = &record.mark {
                 self.remember(Request {
-                    mark: detached(mark),
+                    mark: mark.clone(),
                     position: *position,
                     time_ms,
                 });
@@ -233,21 +232,14 @@ impl Place {
     }
 }
 
-/// Copies a mark, so that it does not hold the memory of the frame or request it came in.
-fn detached(mark: &RequestMark) -> RequestMark {
-    RequestMark {
-        outcome: Bytes::copy_from_slice(&mark.outcome),
-        ..mark.clone()
-    }
-}
-
 fn request_bytes(request: &Request) -> usize {
     request.mark.outcome.len() + ENTRY_OVERHEAD_BYTES
 }
 
 #[cfg(test)]
 mod tests {
-    use kvclient::wire::log::Effect;
+    use bytes::Bytes;
+    use kvclient::wire::log::{Effect, RequestMark};
 
     use super::*;
     use crate::store::tables::EntryRef;
@@ -285,7 +277,7 @@ mod tests {
             n: 1,
             floor: 0,
             digest: 0,
-            outcome: frame.slice(10..12),
+            outcome: frame.slice(10..80)[..].into(),
         };
         let effect = Effect::Put {
             value: frame.slice(3..9),
@@ -313,7 +305,7 @@ mod tests {
                 n,
                 floor,
                 digest: 0,
-                outcome: Bytes::from_static(b"ok"),
+                outcome: b"ok"[..].into(),
             },
             position: Position::new(1, n),
             time_ms: 0,

@@ -16,7 +16,6 @@
 //!
 //! How long they are remembered is said here once, for the commit thread, memtables and the table alike.
 
-use bytes::Bytes;
 use kvclient::{
     position::Position,
     wire::{bytes::put_position, log::RequestMark},
@@ -111,7 +110,7 @@ pub(super) fn decode_request(key: &[u8], row: &[u8]) -> Result<Request, Problem>
             n,
             floor: u64_at(head, 20),
             digest: u64_at(head, 28),
-            outcome: Bytes::copy_from_slice(outcome),
+            outcome: outcome.into(),
         },
         position: Position::new(u32_at(head, 0), u64_at(head, 4)),
         time_ms: u64_at(head, 12),
@@ -135,7 +134,7 @@ mod tests {
                 n: 2,
                 floor: 1,
                 digest: 5,
-                outcome: Bytes::from_static(b"ok"),
+                outcome: b"ok"[..].into(),
             },
             position: Position::new(3, 1207),
             time_ms: 9,

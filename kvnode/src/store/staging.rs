@@ -86,9 +86,7 @@ impl Staging {
     /// As [`Self::put_entries`].
     pub fn put_requests(&mut self, requests: &[Request]) -> Result<(), StoreError> {
         for request in requests {
-            let mut copied = request.clone();
-            copied.mark.outcome = Bytes::copy_from_slice(&request.mark.outcome);
-            self.pending.remember(copied);
+            self.pending.remember(request.clone());
         }
         self.write_if_full()
     }

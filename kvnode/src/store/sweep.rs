@@ -138,7 +138,6 @@ fn is_older(request: &Request, max_age_ms: u64, now_ms: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use kvclient::{position::Position, wire::log::RequestMark};
 
     use super::*;
@@ -156,7 +155,7 @@ mod tests {
                 n,
                 floor: 1,
                 digest: 0,
-                outcome: Bytes::from_static(b"ok"),
+                outcome: b"ok"[..].into(),
             };
             let request = Request {
                 mark,

@@ -75,7 +75,7 @@ mod tests {
             n: 2,
             floor: 1,
             digest: 5,
-            outcome: Bytes::from_static(b"ok"),
+            outcome: b"ok"[..].into(),
         };
         let records = [
             Record {
@@ -232,14 +232,14 @@ mod tests {
             any::<u64>(),
             any::<u64>(),
             any::<u64>(),
-            any_bytes(20),
+            any_bytes(60),
         )
             .prop_map(|(client, n, floor, digest, outcome)| RequestMark {
                 client,
                 n,
                 floor,
                 digest,
-                outcome,
+                outcome: outcome[..].into(),
             });
         (key, effect, proptest::option::of(mark)).prop_map(|(key, effect, mark)| match effect {
             Effect::EpochStart { .. } => Record {

@@ -20,7 +20,10 @@ use bytes::Bytes;
 use crate::{
     key::MAX_KEY_BYTES,
     position::{Position, Reign},
-    wire::bytes::{DecodeError, Reader, put_len, put_sized},
+    wire::{
+        bytes::{DecodeError, Reader, put_len, put_sized},
+        short_bytes::ShortBytes,
+    },
 };
 
 const FLAG_MARK: u8 = 1;
@@ -81,7 +84,7 @@ pub struct RequestMark {
     /// id.
     pub digest: u64,
     /// The encoded answer (see [`crate::wire::batch`]): a result, or for an atomic batch all of them.
-    pub outcome: Bytes,
+    pub outcome: ShortBytes,
 }
 
 impl Record {
@@ -257,7 +260,7 @@ impl RequestMark {
             n: reader.u64("request number")?,
             floor: reader.u64("floor")?,
             digest: reader.u64("digest")?,
-            outcome: reader.sized("outcome")?,
+            outcome: reader.sized("outcome")?[..].into(),
         })
     }
 }

@@ -138,7 +138,7 @@ pub(crate) fn frame(after: &Link) -> Frame {
         n: 2,
         floor: 1,
         digest: 5,
-        outcome: Bytes::from_static(b"ok"),
+        outcome: b"ok"[..].into(),
     };
     let put = Effect::Put {
         value: Bytes::from_static(b"value"),

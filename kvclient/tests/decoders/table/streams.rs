@@ -168,7 +168,7 @@ fn chunks() -> Vec<Chunk> {
         n: 2,
         floor: 1,
         digest: 5,
-        outcome: Bytes::from_static(b"ok"),
+        outcome: b"ok"[..].into(),
     };
     vec![
         Chunk::Header(Header {

@@ -64,7 +64,7 @@ fn marked(record: Record, client: u128, n: u64, floor: u64) -> Record {
         n,
         floor,
         digest: n,
-        outcome: Bytes::from_static(b"ok"),
+        outcome: b"ok"[..].into(),
     };
     Record {
         mark: Some(mark),

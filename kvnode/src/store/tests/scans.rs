@@ -119,7 +119,7 @@ fn requests_are_read_back_from_memory_and_lmdb() {
     assert_eq!(ids, [(3, 6), (4, 5), (5, 4), (6, 3), (7, 2), (8, 1)]);
     let last = store.requests(Some((7, 2)), 4).unwrap();
     assert_eq!(last[0].position, Position::new(1, 1));
-    assert_eq!(last[0].mark.outcome, Bytes::from_static(b"ok"));
+    assert_eq!(last[0].mark.outcome[..], b"ok"[..]);
 }
 
 /// An id that was forgotten and used again had its former row in LMDB and the new one in memory. The former was read
@@ -152,7 +152,7 @@ fn pages_of_requests_with_large_outcomes_are_short_and_leave_none_out() {
     let large = |n: u64| {
         let mut record = marked(put("a", "1", None), 1, n, 0);
         if let Some(mark) = &mut record.mark {
-            mark.outcome = vec![0; 300 << 10].into();
+            mark.outcome = vec![0; 300 << 10][..].into();
         }
         record
     };

@@ -164,7 +164,7 @@ fn frame(sets: usize) -> Vec<u8> {
             floor: 0,
             digest: 1,
             // A result with status, position and ETag.
-            outcome: Bytes::from_static(&[0; 40]),
+            outcome: [0; 40][..].into(),
         });
         frame.push(&record);
     }
