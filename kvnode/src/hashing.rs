@@ -4,7 +4,7 @@
 //! the seed cannot prepare keys that meet in one place. It is no cryptographic promise; answers do not tell hashes, and
 //! a table that is unlucky is slow, not wrong. Never for what is stored or sent: those hashes have fixed seeds.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -29,6 +29,28 @@ impl Seeded {
     }
 }
 
+impl BuildHasher for Seeded {
+    type Hasher = SeededHasher;
+
+    fn build_hasher(&self) -> SeededHasher {
+        SeededHasher(self.seed)
+    }
+}
+
+/// Hashes the parts of a key one by one, each under the hash of those before it.
+#[derive(Debug)]
+pub struct SeededHasher(u64);
+
+impl Hasher for SeededHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +61,8 @@ mod tests {
         assert_eq!(one.hash(b"key"), one.hash(b"key"));
         assert_ne!(one.hash(b"key"), one.hash(b"kez"));
         assert_ne!(one.hash(b"key"), other.hash(b"key"));
+        assert_eq!(one.hash_one((1, 2)), one.hash_one((1, 2)));
+        assert_ne!(one.hash_one((1, 2)), one.hash_one((2, 1)));
+        assert_ne!(one.hash_one((1, 2)), other.hash_one((1, 2)));
     }
 }

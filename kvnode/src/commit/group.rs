@@ -20,16 +20,16 @@ use super::{
     identity::Identity,
     remembered::Known,
 };
-use crate::store::Entry;
+use crate::{hashing::Seeded, store::Entry};
 
 /// What will become one frame, with the answers that wait for it.
 pub(super) struct Group {
     pub(super) builder: FrameBuilder,
     pub(super) records: Vec<(Position, Record)>,
     /// The entries as this group leaves them; `None`: removed.
-    pub(super) changed: HashMap<Bytes, Option<Entry>>,
+    pub(super) changed: HashMap<Bytes, Option<Entry>, Seeded>,
     /// Which of the records each request made.
-    marks: HashMap<(u128, u64), usize>,
+    marks: HashMap<(u128, u64), usize, Seeded>,
     pub(super) time_ms: u64,
     pub(super) waiting: Vec<Waiting>,
 }
@@ -94,11 +94,18 @@ impl Group {
         Self {
             builder: FrameBuilder::new(),
             records: Vec::new(),
-            changed: HashMap::new(),
-            marks: HashMap::new(),
+            changed: HashMap::default(),
+            marks: HashMap::default(),
             time_ms,
             waiting: Vec::new(),
         }
+    }
+
+    /// Makes room for so many ops at once.
+    pub(super) fn reserve(&mut self, ops: usize) {
+        self.records.reserve(ops);
+        self.changed.reserve(ops);
+        self.marks.reserve(ops);
     }
 
     /// Sends the answers that waited for the frame just written or refused.

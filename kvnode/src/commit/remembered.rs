@@ -19,7 +19,10 @@ use kvclient::{
 };
 
 use super::identity::Identity;
-use crate::store::{IDLE_MS, MAX_REQUESTS, kept_from};
+use crate::{
+    hashing::Seeded,
+    store::{IDLE_MS, MAX_REQUESTS, kept_from},
+};
 
 /// An outcome counts as one request more for each of so many bytes: answers of batches can be large.
 const OUTCOME_BYTES_PER_REQUEST: usize = 256;
@@ -43,7 +46,7 @@ pub(super) enum Known {
 /// The requests of all clients.
 #[derive(Debug)]
 pub(super) struct Remembered {
-    clients: HashMap<u128, Client>,
+    clients: HashMap<u128, Client, Seeded>,
     /// Each client once, by a time at which it was in use, which may not be the last.
     by_use: BTreeSet<(u64, u128)>,
     total: Total,
@@ -92,7 +95,7 @@ impl Default for Remembered {
 impl Remembered {
     fn with_max(max_weight: usize) -> Self {
         Self {
-            clients: HashMap::new(),
+            clients: HashMap::default(),
             by_use: BTreeSet::new(),
             total: Total::default(),
             max_weight,

@@ -37,6 +37,7 @@ impl Committer {
         // A batch may fill more than one frame. Answers share the fate of the frame whose records they may rest on:
         // those since its first record.
         let mut answers = Answers::with_capacity(writes.len());
+        group.reserve(writes.len());
         for write in writes {
             let record_bytes = at_most_record_bytes(&write.op);
             if !self.fits(group, record_bytes) {
