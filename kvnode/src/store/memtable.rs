@@ -10,7 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
+    ops::{Bound, RangeBounds},
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -22,7 +22,7 @@ use kvclient::{
 
 use super::{
     effect::{self, Slot},
-    requests::{Request, kept_from},
+    requests::{ClientRequests, Request},
     row::Row,
     tables::Entry,
 };
@@ -53,7 +53,8 @@ pub(super) struct Content {
     keys: BTreeSet<Arc<[u8]>>,
     /// The live entries that expire, by time.
     expiry: BTreeMap<(u64, Seq), Row>,
-    requests: BTreeMap<(u128, u64), Request>,
+    requests: BTreeMap<u128, ClientRequests>,
+    request_count: usize,
     reigns: Vec<Reign>,
     /// Where the newest frame in it ends, and that frame's time.
     end: Option<(Link, u64)>,
@@ -159,16 +160,13 @@ impl Content {
     /// Adds a remembered request and drops those that its client no longer waits for: of a client that names a floor
     /// with each write only what is under way now is held here, and flushed.
     pub(super) fn remember(&mut self, request: Request) {
-        let (client, _) = request.id();
-        let floor = kept_from(&request.mark);
         self.bytes += request_bytes(&request);
-        if let Some(replaced) = self.requests.insert(request.id(), request) {
-            self.bytes -= request_bytes(&replaced);
-        }
-        while let Some((&id, _)) = self.requests.range((client, 0)..(client, floor)).next() {
-            if let Some(forgotten) = self.requests.remove(&id) {
-                self.bytes -= request_bytes(&forgotten);
-            }
+        self.request_count += 1;
+        let client = self.requests.entry(request.mark.client);
+        let dropped = client.or_default().add(request);
+        for dropped in dropped {
+            self.bytes -= request_bytes(&dropped);
+            self.request_count -= 1;
         }
     }
 
@@ -209,14 +207,19 @@ impl Content {
         &self,
         after: Bound<(u128, u64)>,
     ) -> impl Iterator<Item = &Request> {
-        self.requests
-            .range((after, Bound::Unbounded))
-            .map(|(_, request)| request)
+        let first = match after {
+            Bound::Included((client, _)) | Bound::Excluded((client, _)) => Bound::Included(client),
+            Bound::Unbounded => Bound::Unbounded,
+        };
+        let clients = self.requests.range((first, Bound::Unbounded));
+        clients
+            .flat_map(|(_, requests)| requests.iter())
+            .skip_while(move |request| !(after, Bound::Unbounded).contains(&request.id()))
     }
 
     /// How many requests it holds.
     pub(super) fn request_count(&self) -> usize {
-        self.requests.len()
+        self.request_count
     }
 
     /// The reigns that began in it.

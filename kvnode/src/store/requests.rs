@@ -16,6 +16,8 @@
 //!
 //! How long they are remembered is said here once, for the commit thread, memtables and the table alike.
 
+use std::collections::VecDeque;
+
 use kvclient::{
     position::Position,
     wire::{bytes::put_position, log::RequestMark},
@@ -62,6 +64,46 @@ impl Request {
     /// What it is remembered under.
     pub fn id(&self) -> RequestId {
         (self.mark.client, self.mark.n)
+    }
+}
+
+/// Requests of one client, by n: nearly the order in which they come and go, so a queue that is searched if need be.
+#[derive(Debug, Default)]
+pub(super) struct ClientRequests(VecDeque<Request>);
+
+impl ClientRequests {
+    /// Adds a request; gives those that go for it: what had its n, and what lies below the floor it names.
+    pub(super) fn add(&mut self, request: Request) -> impl Iterator<Item = Request> {
+        let (n, floor) = (request.mark.n, kept_from(&request.mark));
+        self.make_room();
+        let place = match self.0.back() {
+            Some(last) if n <= last.mark.n => self.0.binary_search_by_key(&n, |kept| kept.mark.n),
+            _ => Err(self.0.len()),
+        };
+        let replaced = match place {
+            Ok(at) => Some(std::mem::replace(&mut self.0[at], request)),
+            Err(at) => {
+                self.0.insert(at, request);
+                None
+            }
+        };
+        let forgotten = std::iter::from_fn(move || self.0.pop_front_if(|kept| kept.mark.n < floor));
+        replaced.into_iter().chain(forgotten)
+    }
+
+    /// Grows by doubling from one on, since most clients may have one, and shrinks when most of it has gone.
+    fn make_room(&mut self) {
+        let (len, capacity) = (self.0.len(), self.0.capacity());
+        if len == capacity {
+            self.0.reserve_exact(len.max(1));
+        } else if len < capacity / 4 {
+            self.0.shrink_to(capacity / 2);
+        }
+    }
+
+    /// All of them, by n.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Request> {
+        self.0.iter()
     }
 }
 
