@@ -373,11 +373,7 @@ impl Service {
 /// Waits until a node holds a position, but not longer than to `until`.
 async fn reach(storage: &Storage, wanted: Position, until: Instant) -> Result<(), OpResult> {
     // Most readers ask for what is here: no subscription for them.
-    if storage
-        .store
-        .lineage()
-        .holds(wanted, storage.store.visible().seq)
-    {
+    if storage.store.holds(wanted) {
         return Ok(());
     }
     let mut visible = storage.store.subscribe();

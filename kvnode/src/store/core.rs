@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, RwLock,
+        Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -106,8 +106,9 @@ pub(super) struct Core {
     pub(super) options: StoreOptions,
     pub(super) view: ArcSwap<View>,
     pub(super) lineage: ArcSwap<Lineage>,
-    /// Not the watch itself: whoever holds a borrow of that could make the commit thread wait inside a memtable's lock.
-    visible: RwLock<Position>,
+    /// Every read asks, so asking writes to no memory that threads share. Not the watch: whoever holds a borrow of that
+    /// could make the commit thread wait inside a memtable's lock.
+    visible: ArcSwap<Position>,
     pub(super) visible_watch: watch::Sender<Position>,
     pub(super) applied: watch::Sender<Link>,
     pub(super) failed: watch::Sender<Option<StoreError>>,
@@ -125,7 +126,7 @@ impl Core {
             options,
             view: ArcSwap::default(),
             lineage: ArcSwap::from_pointee(meta.lineage.clone()),
-            visible: RwLock::new(meta.applied.position),
+            visible: ArcSwap::from_pointee(meta.applied.position),
             visible_watch: watch::Sender::new(meta.applied.position),
             applied: watch::Sender::new(meta.applied),
             failed: watch::Sender::new(None),
@@ -147,12 +148,12 @@ impl Core {
 
     /// The last position that readers see.
     pub(super) fn visible(&self) -> Position {
-        *self.visible.read().expect("no writer panics")
+        **self.visible.load()
     }
 
     /// Lets readers know of a position. The watch has to be told behind it, without a lock.
     pub(super) fn set_visible(&self, position: Position) {
-        *self.visible.write().expect("no writer panics") = position;
+        self.visible.store(Arc::new(position));
     }
 
     /// The state, locked.

@@ -195,6 +195,14 @@ impl Store {
         self.inner.core.lineage.load_full()
     }
 
+    /// Whether readers see a position of this log's history.
+    pub fn holds(&self, position: Position) -> bool {
+        let core = &self.inner.core;
+        // In this order: a lineage that is older than `visible` would take a newer reign's seqs for those before it.
+        let visible = core.visible();
+        core.lineage.load().holds(position, visible.seq)
+    }
+
     /// The entry of a key, expired or not: compare with [`Entry::is_expired`].
     ///
     /// # Errors
