@@ -99,6 +99,8 @@ pub(crate) struct FakeNode {
     pub(crate) address: Address,
     shared: Arc<Shared>,
     accepting: Mutex<Option<AbortHandle>>,
+    /// Bound and never listening: while the node does not listen, nobody else shall on its port.
+    _holds_port: TcpSocket,
 }
 
 struct Shared {
@@ -127,8 +129,9 @@ impl FakeNode {
 
     /// A node that has an address and does not listen yet.
     pub(crate) fn reserve() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let socket = reusable_socket();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = socket.local_addr().unwrap().to_string();
         Self {
             address: address.parse().unwrap(),
             shared: Arc::new(Shared {
@@ -146,13 +149,13 @@ impl FakeNode {
                 paused: watch::Sender::new(false),
             }),
             accepting: Mutex::default(),
+            _holds_port: socket,
         }
     }
 
     /// Starts to listen on its address.
     pub(crate) fn listen(&self) {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
+        let socket = reusable_socket();
         socket
             .bind(self.address.to_string().parse().unwrap())
             .unwrap();
@@ -246,6 +249,13 @@ impl Drop for FakeNode {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// One of several that may be bound to a port, of which one listens.
+fn reusable_socket() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
