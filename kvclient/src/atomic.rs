@@ -233,7 +233,8 @@ impl AtomicBatch {
         let ops: Arc<[Op]> = self.ops.into();
         let intent = self.client.intent(&first, self.timeout);
         let intent = intent.acked_by(self.ack).atomic(ops.clone());
-        let result = self.client.router().run(intent, first).await?;
+        let walk = self.client.router().plan(intent, first)?;
+        let result = walk.run().await?;
         let results = decode_results(result.value.unwrap_or_default());
         let results = results.map_err(|error| unreadable("atomic batch", &error.to_string()))?;
         ops.iter()

@@ -19,6 +19,7 @@ use crate::{
         written_if_there,
     },
     error::{Error, ErrorKind, Result},
+    execute::Walk,
     history::CallHistory,
     intent::{Intent, LONGEST, Scope, SharedSession},
     map_changes::MapChanges,
@@ -30,7 +31,7 @@ use crate::{
     slot::Slot,
     stats::Stats,
     watch::Watch,
-    wire::batch::{Ack, Action, Op, OpResult},
+    wire::batch::{Ack, Action, Op},
 };
 
 /// A smart router over all nodes of a cluster.
@@ -99,8 +100,8 @@ impl Client {
     /// # Cancel safety
     /// Nothing is changed by it.
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        let result = self.read(key.as_ref(), GetOptions::new()).await?;
-        Ok(result.value)
+        let walk = self.read(key.as_ref(), GetOptions::new())?;
+        Ok(walk.run().await?.value)
     }
 
     /// Reads an entry, that is the value with its position and expiry, under terms of its own; `None` if the key is
@@ -129,7 +130,8 @@ impl Client {
         key: impl AsRef<[u8]>,
         options: GetOptions,
     ) -> Result<Option<Entry>> {
-        entry(self.read(key.as_ref(), options).await?)
+        let walk = self.read(key.as_ref(), options)?;
+        entry(walk.run().await?)
     }
 
     /// Stores a value, whether or not the key was there. It is synced to the primary's disk when this returns, and
@@ -188,7 +190,8 @@ impl Client {
         options: PutOptions,
     ) -> Result<Written> {
         let op = put_op(key.as_ref(), value.into(), &options)?;
-        written(self.run(op, options.timeout, options.ack).await?)
+        let walk = self.write(op, options.timeout, options.ack)?;
+        written(walk.run().await?)
     }
 
     /// Removes a key; says whether it was there.
@@ -238,7 +241,8 @@ impl Client {
         options: DeleteOptions,
     ) -> Result<Option<Written>> {
         let op = delete_op(key.as_ref(), &options)?;
-        written_if_there(self.run(op, options.timeout, options.ack).await?)
+        let walk = self.write(op, options.timeout, options.ack)?;
+        written_if_there(walk.run().await?)
     }
 
     /// Adds to a counter, in one step on the node, and returns its new value. An absent key counts as 0; the expiry
@@ -261,7 +265,8 @@ impl Client {
     /// It may be added, now or later.
     pub async fn incr(&self, key: impl AsRef<[u8]>, delta: i64) -> Result<i64> {
         let key = checked(key.as_ref(), "incr")?;
-        let result = self.change(Op::new(key, Action::Incr { delta })).await?;
+        let walk = self.change(Op::new(key, Action::Incr { delta }))?;
+        let result = walk.run().await?;
         counter(&result)
     }
 
@@ -287,7 +292,8 @@ impl Client {
     pub async fn touch(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
         let key = checked(key.as_ref(), "touch")?;
         let ttl_ms = ttl_ms("touch", ttl)?;
-        let result = self.change(Op::new(key, Action::Expire { ttl_ms })).await?;
+        let walk = self.change(Op::new(key, Action::Expire { ttl_ms }))?;
+        let result = walk.run().await?;
         Ok(result.status != 404)
     }
 
@@ -313,7 +319,8 @@ impl Client {
     /// The expiry may be removed, now or later.
     pub async fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = checked(key.as_ref(), "persist")?;
-        let result = self.change(Op::new(key, Action::Persist)).await?;
+        let walk = self.change(Op::new(key, Action::Persist))?;
+        let result = walk.run().await?;
         Ok(result.status != 404)
     }
 
@@ -547,26 +554,28 @@ impl Client {
         &self.router
     }
 
-    async fn read(&self, key: &[u8], options: GetOptions) -> Result<OpResult> {
+    // None of these is async: what they make is all that an op's future holds.
+
+    fn read(&self, key: &[u8], options: GetOptions) -> Result<Walk<'_>> {
         let op = Op::new(checked(key, "get")?, Action::Get);
         let intent = self.intent(&op, options.timeout);
         let intent = intent.read_from(options.consistency, options.node);
-        self.router.run(intent, op).await
+        self.router.plan(intent, op)
     }
 
-    async fn run(
+    fn write(
         &self,
         op: Op,
         timeout: Option<Duration>,
         ack: Option<Option<Ack>>,
-    ) -> Result<OpResult> {
+    ) -> Result<Walk<'_>> {
         let intent = self.intent(&op, timeout).acked_by(ack);
-        self.router.run(intent, op).await
+        self.router.plan(intent, op)
     }
 
     /// A write that has no terms of its own.
-    async fn change(&self, op: Op) -> Result<OpResult> {
-        self.run(op, None, None).await
+    fn change(&self, op: Op) -> Result<Walk<'_>> {
+        self.write(op, None, None)
     }
 
     pub(crate) fn intent(&self, op: &Op, timeout: Option<Duration>) -> Intent<'_> {

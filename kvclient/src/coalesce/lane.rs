@@ -37,6 +37,7 @@ use tokio::{
 };
 
 use super::{
+    batch::{Batch, Queued, expire, weight},
     link::Link,
     ticket::{Answer, Pending, Ticket, Watched},
 };
@@ -66,13 +67,14 @@ pub(crate) struct Lane {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Arc<Ticket>>,
+    queue: VecDeque<Queued>,
     /// Drain tasks under way, without those that have stepped aside.
     drains: usize,
     /// Where they run; nothing if there are none.
     runtime: Option<runtime::Id>,
-    /// When a drain looks next whose time is over.
-    looks_at: Option<Instant>,
+    /// Nobody's time in the queue is over before this. It may be that of one who left the queue long ago: then who
+    /// looks finds nobody, and whose is next.
+    earliest: Option<Instant>,
 }
 
 impl Lane {
@@ -90,12 +92,13 @@ impl Lane {
     /// Puts an op into the queue if others are under way and there is room, and sees to it that it gets sent.
     /// `None`: [`Self::send`] it.
     pub(crate) fn join(self: &Arc<Self>, ticket: &Arc<Ticket>) -> Option<Pending> {
+        let queued = Queued::new(ticket);
         let state = self.lock();
         if state.is_idle() && self.turns.available_permits() > 0 {
             return None;
         }
-        self.room.try_acquire_many(weight(ticket)).ok()?.forget();
-        Some(self.enter(state, ticket))
+        self.room.try_acquire_many(queued.weight).ok()?.forget();
+        Some(self.enter(state, queued))
     }
 
     /// Sends an op and waits for its answer.
@@ -103,20 +106,22 @@ impl Lane {
         if let Some(turn) = self.idle_turn() {
             return self.send_now(ticket, turn).await;
         }
-        let Ok(room) = timeout_at(ticket.until(), self.room.acquire_many(weight(ticket))).await
-        else {
+        let queued = Queued::new(ticket);
+        let room = self.room.acquire_many(queued.weight);
+        let Ok(room) = timeout_at(ticket.until(), room).await else {
             return Err(AttemptError::NotSent);
         };
         // The drain gives it back.
         room.expect("a lane's room is never closed").forget();
-        self.enter(self.lock(), ticket).answer().await
+        self.enter(self.lock(), queued).await
     }
 
     /// Puts an op into the queue if there is room, without starting to send: for callers that have more ops at
     /// hand. [`Self::start_drain`] must follow.
     pub(crate) fn try_push(&self, ticket: &Arc<Ticket>) -> Option<Pending> {
-        self.room.try_acquire_many(weight(ticket)).ok()?.forget();
-        Some(self.push(&mut self.lock(), ticket, Handle::current().id()))
+        let queued = Queued::new(ticket);
+        self.room.try_acquire_many(queued.weight).ok()?.forget();
+        Some(self.push(&mut self.lock(), queued, Handle::current().id()))
     }
 
     /// Sees to it that what is in the queue gets sent.
@@ -125,9 +130,9 @@ impl Lane {
     }
 
     /// Puts an op into the queue that has its room, and sees to it that it gets sent.
-    fn enter(self: &Arc<Self>, mut state: MutexGuard<'_, State>, ticket: &Arc<Ticket>) -> Pending {
+    fn enter(self: &Arc<Self>, mut state: MutexGuard<'_, State>, queued: Queued) -> Pending {
         let here = Handle::current().id();
-        let pending = self.push(&mut state, ticket, here);
+        let pending = self.push(&mut state, queued, here);
         self.start_drain_of(state, here);
         pending
     }
@@ -143,23 +148,26 @@ impl Lane {
         drop(state);
         let drain = Drain {
             lane: self.clone(),
-            batch: Vec::new(),
+            taken: Vec::new(),
+            batch: Batch::default(),
             is_counted: true,
         };
         // Ends by itself with the queue; every exchange has a time limit.
         tokio::spawn(drain.run());
     }
 
-    fn push(&self, state: &mut State, ticket: &Arc<Ticket>, here: runtime::Id) -> Pending {
-        state.queue.push_back(ticket.clone());
-        if state.looks_at.is_some_and(|at| ticket.until() < at) {
+    fn push(&self, state: &mut State, queued: Queued, here: runtime::Id) -> Pending {
+        let (ticket, until) = (queued.ticket.clone(), queued.ticket.until());
+        state.queue.push_back(queued);
+        if state.earliest.is_none_or(|earliest| until < earliest) {
+            state.earliest = Some(until);
             self.sooner.notify_waiters();
         }
         let watched = match state.runtime.is_none_or(|runtime| runtime == here) {
             true => Watched::ByDrain,
-            false => Watched::ByCaller,
+            false => Watched::by_caller(until),
         };
-        Pending::new(ticket.clone(), watched)
+        Pending::new(ticket, watched)
     }
 
     /// A turn for an op that has nobody before it.
@@ -171,45 +179,42 @@ impl Lane {
     }
 
     /// Waits for `work`, and tells everyone in the batch and in the queue whose time is over meanwhile.
-    async fn watch_over<T>(&self, batch: &[Arc<Ticket>], work: impl Future<Output = T>) -> T {
+    async fn watch_over<T>(&self, batch: &Batch, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
+        let mut in_batch = batch.earliest;
         loop {
             let sooner = self.sooner.notified();
-            let at = self.expire(batch);
+            let in_queue = self.lock().earliest;
+            let at = in_batch.into_iter().chain(in_queue).min();
+            let at = at.unwrap_or_else(|| Instant::now() + LONGEST_LOOK);
             select! {
                 biased;
                 done = &mut work => return done,
                 () = sooner => {}
-                () = sleep_until(at) => {}
+                () = sleep_until(at) => in_batch = self.expire(batch),
             }
         }
     }
 
-    /// Tells those whose time is over; when to look again.
-    fn expire(&self, batch: &[Arc<Ticket>]) -> Instant {
+    /// Tells those whose time is over; when that of the next in the batch is.
+    fn expire(&self, batch: &Batch) -> Option<Instant> {
         let now = Instant::now();
         let mut state = self.lock();
-        let mut next = now + LONGEST_LOOK;
-        for ticket in batch.iter().chain(&state.queue) {
-            match ticket.until() > now {
-                true => next = next.min(ticket.until()),
-                false => ticket.expire(),
-            }
-        }
-        state.looks_at = Some(next);
-        next
+        let queue = state.queue.iter().map(|queued| &queued.ticket);
+        state.earliest = expire(queue, now);
+        expire(&batch.tickets, now)
     }
 
     async fn send_now(&self, ticket: &Arc<Ticket>, turn: SemaphorePermit<'_>) -> Answer {
-        let batch = std::slice::from_ref(ticket);
-        let mut results = self.exchange_in_turn(batch, || drop(turn)).await?;
+        let batch = Batch::of(ticket.clone());
+        let mut results = self.exchange_in_turn(&batch, || drop(turn)).await?;
         Ok(results.pop().expect("one result for one op"))
     }
 
     /// An exchange that others wait for, but not for ever: once late, it calls `step_aside` and goes on alone.
     async fn exchange_in_turn(
         &self,
-        batch: &[Arc<Ticket>],
+        batch: &Batch,
         step_aside: impl FnOnce(),
     ) -> Result<Vec<OpResult>, AttemptError> {
         let options = &self.link.options;
@@ -228,14 +233,15 @@ impl Lane {
     }
 
     /// One HTTP exchange: as many results as tickets.
-    async fn exchange(&self, batch: &[Arc<Ticket>]) -> Result<Vec<OpResult>, AttemptError> {
-        let body = encode_ops(batch.iter().map(|ticket| ticket.op()));
-        let latest = batch.iter().map(|ticket| ticket.until()).max();
-        let limit = latest.map_or_else(Default::default, |at| at - Instant::now());
+    async fn exchange(&self, batch: &Batch) -> Result<Vec<OpResult>, AttemptError> {
+        let tickets = &batch.tickets;
+        let body = encode_ops(tickets.iter().map(|ticket| ticket.op()));
+        let limit = batch.latest.map(|at| at - Instant::now());
+        let limit = limit.unwrap_or_default();
         if limit.is_zero() {
             return Err(AttemptError::NotSent);
         }
-        self.link.batch(body, batch.len(), limit).await
+        self.link.batch(body, tickets.len(), limit).await
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -254,7 +260,6 @@ impl State {
         self.drains -= 1;
         if self.drains == 0 {
             self.runtime = None;
-            self.looks_at = None;
         }
     }
 }
@@ -262,8 +267,10 @@ impl State {
 /// A task that empties the queue.
 struct Drain {
     lane: Arc<Lane>,
+    /// Out of the queue and not looked at yet. Kept for its memory.
+    taken: Vec<Queued>,
     /// Sent and not answered yet.
-    batch: Vec<Arc<Ticket>>,
+    batch: Batch,
     /// Whether it is one of the lane's drains and answers for the queue: until that is empty, or until it has
     /// stepped aside.
     is_counted: bool,
@@ -274,7 +281,7 @@ impl Drain {
         let lane = self.lane.clone();
         // With or without a turn: see "patience".
         let turn = timeout(lane.link.options.patience, lane.turns.acquire());
-        let mut turn = lane.watch_over(&[], turn).await.ok();
+        let mut turn = lane.watch_over(&self.batch, turn).await.ok();
         while self.is_counted && self.take_batch() {
             let step_aside = || {
                 turn = None;
@@ -292,36 +299,46 @@ impl Drain {
 
     /// Takes a batch out of the queue; `false` and the drain over if nothing is left.
     fn take_batch(&mut self) -> bool {
-        let options = &self.lane.link.options;
-        let mut state = self.lane.lock();
-        let (mut batch_bytes, mut freed) = (0, 0);
-        let now = Instant::now();
-        while self.batch.len() < options.batch_ops && batch_bytes < options.batch_bytes {
-            let Some(ticket) = state.queue.pop_front() else {
-                break;
-            };
-            freed += weight(&ticket) as usize;
-            if ticket.until() <= now {
-                ticket.expire();
-            } else if ticket.begin_sending() {
-                batch_bytes += ticket.op().weight_bytes();
-                self.batch.push(ticket);
+        while self.batch.tickets.is_empty() && self.take_from_queue() {
+            let now = Instant::now();
+            for Queued { ticket, .. } in self.taken.drain(..) {
+                if ticket.until() <= now {
+                    ticket.expire();
+                } else if ticket.begin_sending() {
+                    self.batch.push(ticket);
+                }
             }
         }
-        if self.batch.is_empty() {
+        !self.batch.tickets.is_empty()
+    }
+
+    /// Takes what fits into a batch. Callers wait for the queue meanwhile, so no ticket is looked at here.
+    fn take_from_queue(&mut self) -> bool {
+        let options = &self.lane.link.options;
+        let mut state = self.lane.lock();
+        let mut bytes = 0;
+        let fits = |queued: &&Queued| {
+            let has_room = bytes < options.batch_bytes;
+            bytes += queued.weight as usize;
+            has_room
+        };
+        let most = state.queue.iter().take(options.batch_ops);
+        let count = most.take_while(fits).count();
+        self.taken.extend(state.queue.drain(..count));
+        if count == 0 {
             state.end_drain();
             self.is_counted = false;
         }
         drop(state);
-        self.lane.room.add_permits(freed);
-        !self.batch.is_empty()
+        self.lane.room.add_permits(weight(&self.taken));
+        count > 0
     }
 
     fn hand_out(&mut self, answer: Result<Vec<OpResult>, AttemptError>) {
-        let shared = self.batch.len() > 1;
+        let shared = self.batch.tickets.len() > 1;
         match answer {
             Ok(results) => {
-                for (ticket, mut result) in self.batch.drain(..).zip(results) {
+                for (ticket, mut result) in self.batch.empty().zip(results) {
                     if shared {
                         result.value = result.value.map(|value| detach(&value));
                     }
@@ -329,7 +346,7 @@ impl Drain {
                 }
             }
             Err(error) => {
-                for ticket in self.batch.drain(..) {
+                for ticket in self.batch.empty() {
                     ticket.answer(Err(error.clone()));
                 }
             }
@@ -339,7 +356,7 @@ impl Drain {
 
 impl Drop for Drain {
     fn drop(&mut self) {
-        for ticket in self.batch.drain(..) {
+        for ticket in self.batch.empty() {
             let problem = "the runtime that sent it has stopped".to_owned();
             ticket.answer(Err(AttemptError::Broken(problem)));
         }
@@ -350,9 +367,8 @@ impl Drop for Drain {
         state.end_drain();
         let left: Vec<_> = state.queue.drain(..).collect();
         drop(state);
-        let freed: usize = left.iter().map(|ticket| weight(ticket) as usize).sum();
-        self.lane.room.add_permits(freed);
-        for ticket in left {
+        self.lane.room.add_permits(weight(&left));
+        for Queued { ticket, .. } in left {
             ticket.answer(Err(AttemptError::NotSent));
         }
     }
@@ -362,9 +378,4 @@ impl Drop for Drain {
 /// caller keeps the value.
 fn detach(value: &Bytes) -> Bytes {
     Bytes::copy_from_slice(value)
-}
-
-/// What an op counts against the queue's room.
-fn weight(ticket: &Ticket) -> u32 {
-    u32::try_from(ticket.op().weight_bytes()).unwrap_or(u32::MAX)
 }

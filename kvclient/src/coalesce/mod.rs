@@ -6,6 +6,7 @@
 //! which is how reads choose between nodes; and it passes on which map the node says is in force. It never chooses a
 //! node and never tries anything twice.
 
+mod batch;
 mod health;
 mod lane;
 mod latency;
@@ -79,7 +80,7 @@ pub(crate) enum Travel {
     Alone,
 }
 
-/// An op on its way. Dropped, it takes an op that was not sent back, and lets a sent one go.
+/// An op on its way: its answer, at most until the ticket's time is over. Dropped, it takes an op that was not sent back, and lets a sent one go.
 pub(crate) enum Sending {
     /// In a lane behind others.
     Queued(Pending),
@@ -215,16 +216,6 @@ impl NodeLanes {
         match &ticket.op().action {
             Action::Put { .. } => nodes.put(address, ticket.op(), limit).await,
             _ => nodes.get(address, ticket.op(), limit).await,
-        }
-    }
-}
-
-impl Sending {
-    /// Waits for the answer, at most until the ticket's time is over.
-    pub(crate) async fn answer(self) -> Answer {
-        match self {
-            Self::Queued(pending) => pending.answer().await,
-            Self::Now(exchange) => exchange.await,
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     attempt::AttemptError,
@@ -119,10 +119,7 @@ impl Ticket {
 
     /// Takes it back: the answer if there is one, else whether it was sent.
     fn close(&self) -> Answer {
-        match mem::replace(&mut *self.lock(), State::Closed) {
-            State::Answered(answer) => answer,
-            state => Err(state.given_up()),
-        }
+        mem::replace(&mut *self.lock(), State::Closed).ended()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -131,6 +128,14 @@ impl Ticket {
 }
 
 impl State {
+    /// The answer if there is one, else how far it got.
+    fn ended(self) -> Answer {
+        match self {
+            Self::Answered(answer) => answer,
+            other => Err(other.given_up()),
+        }
+    }
+
     /// What to tell somebody who waits no longer.
     fn given_up(&self) -> AttemptError {
         match self {
@@ -141,15 +146,17 @@ impl State {
 }
 
 /// Who sees to it that a wait ends with the ticket's time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Watched {
     /// The drain, which runs wherever the caller does.
     ByDrain,
-    /// The caller: the drain runs on another runtime, which may stand still.
-    ByCaller,
+    /// The caller: the drain runs on another runtime, which may stand still. Boxed: hardly any op comes here, and every
+    /// op would be larger for it.
+    ByCaller(Pin<Box<Sleep>>),
 }
 
-/// The caller's side of a ticket. Dropped, it takes an op that was not sent out of the lane.
+/// The caller's side of a ticket: the answer, at most until the ticket's time is over. Dropped, it takes an op that was
+/// not sent out of the lane.
 #[derive(Debug)]
 pub(crate) struct Pending {
     ticket: Arc<Ticket>,
@@ -165,21 +172,18 @@ impl Pending {
             is_over: false,
         }
     }
+}
 
-    /// Waits for the answer, at most until the ticket's time is over.
-    pub(crate) async fn answer(self) -> Answer {
-        match self.watched {
-            Watched::ByDrain => self.await,
-            // Boxed: hardly any op comes here, and every op would be larger for it.
-            Watched::ByCaller => Box::pin(self.answer_in_time()).await,
-        }
+impl Watched {
+    /// By the caller, until then.
+    pub(crate) fn by_caller(until: Instant) -> Self {
+        Self::ByCaller(Box::pin(sleep_until(until)))
     }
 
-    async fn answer_in_time(mut self) -> Answer {
-        let until = self.ticket.until;
-        match timeout_at(until, &mut self).await {
-            Ok(answer) => answer,
-            Err(_) => self.ticket.close(),
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        match self {
+            Self::ByDrain => false,
+            Self::ByCaller(time) => time.as_mut().poll(context).is_ready(),
         }
     }
 }
@@ -189,21 +193,22 @@ impl Future for Pending {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
         let this = self.get_mut();
+        let is_late = this.watched.is_over(context);
         let mut state = this.ticket.lock();
-        if let State::Waiting(waker) | State::Sent(waker) = &mut *state {
-            match waker {
-                Some(old) => old.clone_from(context.waker()),
-                None => *waker = Some(context.waker().clone()),
+        match &mut *state {
+            State::Waiting(waker) | State::Sent(waker) if !is_late => {
+                match waker {
+                    Some(old) => old.clone_from(context.waker()),
+                    None => *waker = Some(context.waker().clone()),
+                }
+                return Poll::Pending;
             }
-            return Poll::Pending;
+            _ => {}
         }
         let over = mem::replace(&mut *state, State::Closed);
         drop(state);
         this.is_over = true;
-        Poll::Ready(match over {
-            State::Answered(answer) => answer,
-            other => Err(other.given_up()),
-        })
+        Poll::Ready(over.ended())
     }
 }
 

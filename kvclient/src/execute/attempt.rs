@@ -2,7 +2,7 @@
 //!
 //! However it ends, the node's health, its counts, the trace and the call's history hear of it here and nowhere else.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
 use tokio::time::{Instant, timeout_at};
@@ -27,13 +27,9 @@ pub(super) struct Trip {
     pub(super) paused: Duration,
 }
 
-/// An attempt that is over.
+/// How an attempt ended.
 pub(super) struct Ended {
-    /// The node it ended at.
-    pub(super) node: InFlight,
-    pub(super) ticket: Arc<Ticket>,
-    pub(super) why: Why,
-    /// When it ended.
+    /// When.
     pub(super) at: Instant,
     /// The answer, judged.
     pub(super) answer: Result<OpResult, AttemptError>,
@@ -47,67 +43,37 @@ pub(super) struct Notes<'a> {
 }
 
 impl Trip {
-    /// Waits for the answer until `at`; then it is still on its way.
-    pub(super) async fn until(&mut self, at: Instant) -> Option<Answer> {
-        timeout_at(at, &mut self.sending).await.ok()
-    }
-
-    /// Waits for the answer as long as the ticket has time.
-    pub(super) async fn end(self, notes: Notes<'_>) -> Ended {
-        let answer = self.sending.answer().await;
-        let over = (self.node, self.ticket, self.why, self.paused);
-        Ended::new(over, answer, notes)
-    }
-
     /// It is over with this answer.
-    pub(super) fn ended(self, answer: Answer, notes: Notes<'_>) -> Ended {
-        let over = (self.node, self.ticket, self.why, self.paused);
-        Ended::new(over, answer, notes)
-    }
-
-    /// It is over since the other copy was faster.
-    fn outrun(self, notes: Notes<'_>) {
-        self.node.outrun(self.why != Why::Hedge);
-        let end = || "outrun by the other copy".to_owned();
-        notes.write(&self.node, &self.ticket, (self.why, self.paused), end);
-    }
-}
-
-impl Ended {
-    fn new(
-        (node, ticket, why, paused): (InFlight, Arc<Ticket>, Why, Duration),
-        answer: Answer,
-        notes: Notes<'_>,
-    ) -> Self {
+    pub(super) fn ended(&self, answer: Answer, notes: Notes<'_>) -> Ended {
         let answer = answer
             .and_then(AttemptError::check)
             .and_then(|result| check_whole(notes.intent, result));
         let at = Instant::now();
-        node.note(&answer, at - ticket.began(), at);
-        let end = || match &answer {
+        self.node.note(&answer, at - self.ticket.began(), at);
+        notes.write(self, || match &answer {
             Ok(result) => result.status.to_string(),
             Err(error) => error.to_string(),
-        };
-        notes.write(&node, &ticket, (why, paused), end);
-        Self {
-            node,
-            ticket,
-            why,
-            at,
-            answer,
-        }
+        });
+        Ended { at, answer }
+    }
+
+    /// It is over since the other copy was faster.
+    fn outrun(&self, notes: Notes<'_>) {
+        self.node.outrun(self.why != Why::Hedge);
+        notes.write(self, || "outrun by the other copy".to_owned());
+    }
+
+    /// Waits for the answer as long as the ticket has time.
+    async fn end(&mut self, notes: Notes<'_>) -> Ended {
+        let answer = (&mut self.sending).await;
+        self.ended(answer, notes)
     }
 }
 
 impl Notes<'_> {
-    fn write(
-        self,
-        node: &InFlight,
-        ticket: &Ticket,
-        (why, paused): (Why, Duration),
-        end: impl Fn() -> String,
-    ) {
-        let address = node.lanes().address();
+    fn write(self, trip: &Trip, end: impl Fn() -> String) {
+        let Trip { ticket, why, .. } = trip;
+        let address = trip.node.lanes().address();
         tracing::debug!(node = %address, %why, end = end(), "attempt");
         let Some(history) = self.intent.history() else {
             return;
@@ -119,9 +85,9 @@ impl Notes<'_> {
             key: ticket.op().key.clone(),
             shard: shard.clone(),
             node: address.clone(),
-            why,
+            why: *why,
             after,
-            paused,
+            paused: trip.paused,
             took: ticket.began().elapsed(),
             end: end(),
         });
@@ -147,23 +113,25 @@ fn check_whole(intent: &Intent<'_>, result: OpResult) -> Result<OpResult, Attemp
     Ok(result)
 }
 
-/// Waits for the first of two copies that brings an answer. If neither does, the end of the one that failed last.
-pub(super) async fn race(mut first: Trip, mut second: Trip, notes: Notes<'_>) -> Ended {
-    let latest = first.ticket.until().max(second.ticket.until());
-    let raced = timeout_at(latest, select(&mut first.sending, &mut second.sending)).await;
-    let (answer, done, other) = match raced {
-        Ok(Either::Left((answer, _))) => (answer, first, second),
-        Ok(Either::Right((answer, _))) => (answer, second, first),
+/// Waits for the first of two copies that brings an answer; `trip` is that copy then. If neither does, it is the one that
+/// failed last.
+pub(super) async fn race(trip: &mut Trip, mut second: Trip, notes: Notes<'_>) -> Ended {
+    let latest = trip.ticket.until().max(second.ticket.until());
+    let raced = timeout_at(latest, select(&mut trip.sending, &mut second.sending)).await;
+    let (answer, other) = match raced {
+        Ok(Either::Left((answer, _))) => (answer, second),
+        Ok(Either::Right((answer, _))) => (answer, mem::replace(trip, second)),
         Err(_) => {
             // Neither waits any more: each only says how far it got.
             second.end(notes).await;
-            return first.end(notes).await;
+            return trip.end(notes).await;
         }
     };
-    let done = done.ended(answer, notes);
+    let done = trip.ended(answer, notes);
     if done.answer.is_ok() {
         other.outrun(notes);
         return done;
     }
-    other.end(notes).await
+    *trip = other;
+    trip.end(notes).await
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{Ended, Notes, Trip, race};
 use crate::{
@@ -63,37 +63,37 @@ pub(super) struct Failure {
 }
 
 impl Course<'_> {
-    /// Makes one attempt, with a second copy of it if it is a read that takes long.
-    pub(super) async fn attempt(&mut self, next: Next) -> Ended {
-        self.attempts += 1;
-        let trip = self.send(next);
-        let hedge_at = self.hedge_at(&trip);
-        let Some(hedge_at) = hedge_at else {
-            return trip.end(self.notes()).await;
+    /// Waits for how an attempt ends, with a second copy of it if it is a read that takes long.
+    pub(super) async fn end(&mut self, trip: &mut Trip) -> Ended {
+        let answer = match self.hedge_at(trip) {
+            None => (&mut trip.sending).await,
+            Some(at) => match timeout_at(at, &mut trip.sending).await {
+                Ok(answer) => answer,
+                // Boxed: few reads come here, and every op would be larger for it.
+                Err(_) => return Box::pin(self.end_late(trip)).await,
+            },
         };
-        self.attempt_hedged(trip, hedge_at).await
+        trip.ended(answer, self.notes())
     }
 
-    async fn attempt_hedged(&mut self, mut trip: Trip, hedge_at: Instant) -> Ended {
-        if let Some(answer) = trip.until(hedge_at).await {
+    /// As [`Self::end`], from the moment on at which a second copy should leave.
+    async fn end_late(&mut self, trip: &mut Trip) -> Ended {
+        let Some(second) = self.second_copy(trip) else {
+            let answer = (&mut trip.sending).await;
             return trip.ended(answer, self.notes());
+        };
+        let ended = race(trip, second, self.notes()).await;
+        if trip.why == Why::Hedge && ended.answer.is_ok() {
+            self.router.counts.hedges_won.fetch_add(1, Relaxed);
+            let counts = trip.node.lanes().counts();
+            counts.hedges_won.fetch_add(1, Relaxed);
         }
-        match self.second_copy(&trip) {
-            // Boxed: few reads come here.
-            Some(second) => {
-                let ended = Box::pin(race(trip, second, self.notes())).await;
-                if ended.why == Why::Hedge && ended.answer.is_ok() {
-                    self.router.counts.hedges_won.fetch_add(1, Relaxed);
-                    let counts = ended.node.lanes().counts();
-                    counts.hedges_won.fetch_add(1, Relaxed);
-                }
-                ended
-            }
-            None => trip.end(self.notes()).await,
-        }
+        ended
     }
 
-    fn send(&self, next: Next) -> Trip {
+    /// An attempt sets out.
+    pub(super) fn send(&mut self, next: Next) -> Trip {
+        self.attempts += 1;
         let Next {
             node,
             ticket,
@@ -135,7 +135,6 @@ impl Course<'_> {
             let routes = self.router.refresher.routes();
             self.next_node(&routes.shard(self.intent.slot), &op, Instant::now())?
         };
-        self.attempts += 1;
         self.router.counts.hedges.fetch_add(1, Relaxed);
         node.lanes().counts().hedges.fetch_add(1, Relaxed);
         let next = self.next(node, op, Why::Hedge);

@@ -12,9 +12,7 @@ mod recover;
 mod steps;
 mod walk;
 
-use tracing::{Instrument, Level};
-
-use self::walk::Walk;
+pub(crate) use self::walk::Walk;
 use crate::{
     error::Error,
     intent::Intent,
@@ -23,15 +21,9 @@ use crate::{
 };
 
 impl Router {
-    /// Carries out one op.
-    pub(crate) async fn run(&self, intent: Intent<'_>, op: Op) -> Result<OpResult, Error> {
-        if !tracing::enabled!(Level::DEBUG) {
-            return Walk::new(self, intent, op)?.run().await;
-        }
-        let span = tracing::debug_span!("op", op = intent.name(), key = %op.key);
-        let walk = async move { Walk::new(self, intent, op)?.run().await };
-        // Boxed: hardly any program has spans on, and every op would be larger for it.
-        Box::pin(walk.instrument(span)).await
+    /// Plans one op, whose first attempt leaves when it is [run](Walk::run).
+    pub(crate) fn plan<'a>(&'a self, intent: Intent<'a>, op: Op) -> Result<Walk<'a>, Error> {
+        Walk::new(self, intent, op)
     }
 
     /// Carries out many ops at once, one result per op in order. Those for one node leave in one batch; only

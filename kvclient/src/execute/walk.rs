@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use tracing::{Instrument, Level, Span};
+
 use super::{
-    attempt::Ended,
+    attempt::{Ended, Trip},
     course::{Course, Failure, Next},
 };
 use crate::{
@@ -17,9 +19,10 @@ use crate::{
 };
 
 /// An op that is about to be carried out.
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     course: Course<'a>,
     first: Next,
+    span: Span,
 }
 
 impl<'a> Walk<'a> {
@@ -46,6 +49,10 @@ impl<'a> Walk<'a> {
             shard_idx,
             id,
         };
+        let span = match tracing::enabled!(Level::DEBUG) {
+            true => tracing::debug_span!("op", op = course.intent.name(), key = %op.key),
+            false => Span::none(),
+        };
         let began = course.intent.began;
         let node = course.next_node(&routed, &op, began);
         let node = node.expect("a new plan has a target");
@@ -53,7 +60,11 @@ impl<'a> Walk<'a> {
         router.counts.ops.fetch_add(1, Relaxed);
         router.budgets.retry.pay_in();
         course.pay_in();
-        Ok(Self { course, first })
+        Ok(Self {
+            course,
+            first,
+            span,
+        })
     }
 
     /// Puts the first attempt into its lane, if it may travel with others.
@@ -67,34 +78,36 @@ impl<'a> Walk<'a> {
         self.first.node.lanes().start(&self.first.ticket);
     }
 
-    pub(super) async fn run(self) -> Result<OpResult, Error> {
+    /// All attempts. A future as small as can be: each op of a program holds one, and moves it once or twice.
+    pub(crate) fn run(self) -> impl Future<Output = Result<OpResult, Error>> + Send + use<'a> {
         let Self {
             mut course,
-            first: mut next,
+            first,
+            span,
         } = self;
-        loop {
-            let Ended {
-                node,
-                ticket,
-                at,
-                answer,
-                ..
-            } = course.attempt(next).await;
-            match answer {
-                Ok(result) => {
-                    course.succeeded(ticket.op(), &result, at);
-                    return Ok(result);
-                }
+        // A block and no function, whose arguments would be in it twice.
+        let attempts = async move {
+            let mut trip = course.send(first);
+            loop {
+                let Ended { at, answer } = course.end(&mut trip).await;
+                let error = match answer {
+                    Ok(result) => {
+                        course.succeeded(trip.ticket.op(), &result, at);
+                        return Ok(result);
+                    }
+                    Err(error) => error,
+                };
+                let Trip { node, ticket, .. } = trip;
+                let failure = Failure {
+                    node,
+                    ticket,
+                    error,
+                };
                 // Boxed: hardly any op comes here, and every op would be larger for it.
-                Err(error) => {
-                    let failure = Failure {
-                        node,
-                        ticket,
-                        error,
-                    };
-                    next = Box::pin(course.recover(failure)).await?;
-                }
+                let next = Box::pin(course.recover(failure)).await?;
+                trip = course.send(next);
             }
-        }
+        };
+        attempts.instrument(span)
     }
 }
