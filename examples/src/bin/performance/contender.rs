@@ -16,39 +16,42 @@ use redis::{
 };
 
 use crate::{
-    load::{Load, Times},
+    load::{KeyText, Load, Times},
     process::cpu_seconds,
 };
 
 /// One task's way to a store.
 pub(crate) trait Contender: Clone + Send + Sync + 'static {
     /// The value, if there is one.
-    fn get(&mut self, key: String) -> impl Future<Output = anyhow::Result<Option<Bytes>>> + Send;
+    fn get(&mut self, key: KeyText) -> impl Future<Output = anyhow::Result<Option<Bytes>>> + Send;
 
     /// Stores it; returns when it is acknowledged.
-    fn set(&mut self, key: String, value: Bytes)
-    -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn set(
+        &mut self,
+        key: KeyText,
+        value: Bytes,
+    ) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
 impl Contender for Client {
-    async fn get(&mut self, key: String) -> anyhow::Result<Option<Bytes>> {
+    async fn get(&mut self, key: KeyText) -> anyhow::Result<Option<Bytes>> {
         Ok(Self::get(self, key).await?)
     }
 
-    async fn set(&mut self, key: String, value: Bytes) -> anyhow::Result<()> {
+    async fn set(&mut self, key: KeyText, value: Bytes) -> anyhow::Result<()> {
         self.put(key, value).await?;
         Ok(())
     }
 }
 
 impl Contender for ClusterConnection {
-    async fn get(&mut self, key: String) -> anyhow::Result<Option<Bytes>> {
-        Ok(cmd("GET").arg(key).query_async(self).await?)
+    async fn get(&mut self, key: KeyText) -> anyhow::Result<Option<Bytes>> {
+        Ok(cmd("GET").arg(key.as_bytes()).query_async(self).await?)
     }
 
-    async fn set(&mut self, key: String, value: Bytes) -> anyhow::Result<()> {
+    async fn set(&mut self, key: KeyText, value: Bytes) -> anyhow::Result<()> {
         Ok(cmd("SET")
-            .arg(key)
+            .arg(key.as_bytes())
             .arg(&value[..])
             .query_async(self)
             .await?)
@@ -56,12 +59,12 @@ impl Contender for ClusterConnection {
 }
 
 impl Contender for fred::clients::Client {
-    async fn get(&mut self, key: String) -> anyhow::Result<Option<Bytes>> {
-        Ok(KeysInterface::get(self, key).await?)
+    async fn get(&mut self, key: KeyText) -> anyhow::Result<Option<Bytes>> {
+        Ok(KeysInterface::get(self, key.as_bytes()).await?)
     }
 
-    async fn set(&mut self, key: String, value: Bytes) -> anyhow::Result<()> {
-        Ok(KeysInterface::set(self, key, value, None, None, false).await?)
+    async fn set(&mut self, key: KeyText, value: Bytes) -> anyhow::Result<()> {
+        Ok(KeysInterface::set(self, key.as_bytes(), value, None, None, false).await?)
     }
 }
 

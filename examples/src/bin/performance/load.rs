@@ -3,7 +3,10 @@
 //! The same loop in the same runtime for all sides. What is read is checked, so that no side wins by answering with
 //! something else. Ops of the warm-up are done and not counted.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
@@ -11,6 +14,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::task::JoinSet;
 
 use crate::{bench::Bench, contender::Contender};
+
+/// Bytes of each key; the last of them are its number.
+pub(crate) const KEY_BYTES: usize = 16;
+const KEY_DIGITS: usize = 8;
 
 /// Bytes of each value, where a row does not say otherwise.
 pub(crate) const VALUE_BYTES: usize = 100;
@@ -191,13 +198,42 @@ fn tenths_of_micros(took: Duration) -> u32 {
     u32::try_from(took.as_nanos() / 100).unwrap_or(u32::MAX)
 }
 
-pub(crate) fn key(number: usize) -> String {
-    format!("measure:{number:08}")
+/// A key's text. Made anew for each op, and of no more cost to it than must be: what the load costs, all sides pay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyText([u8; KEY_BYTES]);
+
+pub(crate) fn key(number: usize) -> KeyText {
+    let mut text = *b"measure:00000000";
+    let mut rest = number;
+    for digit in text[KEY_BYTES - KEY_DIGITS..].iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).expect("a digit");
+        rest /= 10;
+    }
+    KeyText(text)
+}
+
+impl KeyText {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for KeyText {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
 }
 
 /// The key, and the letter x up to the length: what is read tells whether it belongs to what was asked for.
 pub(crate) fn value(number: usize, bytes: usize) -> Bytes {
-    let mut value = key(number).into_bytes();
+    let mut value = Vec::with_capacity(bytes.max(KEY_BYTES));
+    value.extend_from_slice(key(number).as_bytes());
     value.resize(bytes, b'x');
     value.into()
 }

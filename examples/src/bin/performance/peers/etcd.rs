@@ -80,7 +80,7 @@ impl Etcd {
     pub(crate) async fn fill(&self, keys: usize, value_bytes: usize) -> anyhow::Result<()> {
         for first in (0..keys).step_by(OPS) {
             let puts = (first..keys.min(first + OPS)).map(|number| {
-                let put = put_body(&key(number), value(number, value_bytes));
+                let put = put_body(&key(number).to_string(), value(number, value_bytes));
                 format!(r#"{{"requestPut":{put}}}"#)
             });
             let puts: Vec<String> = puts.collect();

@@ -106,11 +106,11 @@ impl Both {
         let request = |number: usize| match op {
             Op::Put => (
                 "POST /v3/kv/put".to_owned(),
-                etcd::put_body(&key(number), text(number)),
+                etcd::put_body(&key(number).to_string(), text(number)),
             ),
             Op::Get => (
                 "POST /v3/kv/range".to_owned(),
-                etcd::range_body(&key(number)),
+                etcd::range_body(&key(number).to_string()),
             ),
         };
         let requests = (0..self.keys).map(request);

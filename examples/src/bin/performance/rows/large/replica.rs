@@ -152,7 +152,7 @@ async fn visible(
     replica: Address,
     position: Position,
 ) -> anyhow::Result<Duration> {
-    let mut op = Op::new(Key::new(key(0))?, Action::Get);
+    let mut op = Op::new(Key::copy_from(key(0).as_bytes())?, Action::Get);
     op.terms.min_position = Some(position);
     op.terms.wait_ms = u32::try_from(WORD.as_millis()).ok();
     let began = Instant::now();

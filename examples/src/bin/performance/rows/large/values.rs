@@ -10,7 +10,7 @@ use super::{MIB, outcome, sized, watch::MemoryWatch};
 use crate::{
     bench::Bench,
     cluster::{Cluster, Shape},
-    load::{Load, Work, key, value},
+    load::{KEY_BYTES, Load, Work, key, value},
     outcome::{Figure, Line, Outcome, short},
 };
 
@@ -50,7 +50,7 @@ async fn measure(bench: &Bench, value_bytes: usize) -> anyhow::Result<Outcome> {
     for _ in 0..OVERWRITES {
         overwrite(&kv, keys, value_bytes).await?;
     }
-    let live_bytes = keys * (key(0).len() + value_bytes);
+    let live_bytes = keys * (KEY_BYTES + value_bytes);
     let file = file_bytes(&cluster).await? / live_bytes as f64;
     let mb = value_bytes as f64 / 1e6;
     let line = Line {

@@ -157,7 +157,7 @@ fn frame(sets: usize) -> Vec<u8> {
             value: value(number, VALUE_BYTES),
             expires_at_ms: None,
         };
-        let mut record = Record::new(key(number).into(), effect);
+        let mut record = Record::new(Bytes::copy_from_slice(key(number).as_bytes()), effect);
         record.mark = Some(RequestMark {
             client: 1,
             n: number as u64,
