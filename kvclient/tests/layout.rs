@@ -62,6 +62,7 @@ const ORDER: &[&str] = &[
     "coalesce/latency",
     "coalesce/link",
     "coalesce/ticket",
+    "coalesce/awake",
     "coalesce/batch",
     "coalesce/lane",
     "coalesce",
