@@ -1,16 +1,67 @@
-//! Writes of one request: queued together, and answered when as many nodes have synced each as it must reach.
+//! What of one request is done together: reads, looked up in groups; writes, queued as one and answered when as many
+//! nodes have synced each as it must reach.
 
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
+use bytes::Bytes;
 use kvclient::wire::{
     batch::{Op, OpResult, Terms},
-    error::Applied,
+    error::{Applied, ErrorCode},
 };
 
 use crate::{
     acknowledge::{Acknowledge, Owed},
-    commit::{Commit, WriteOp},
+    commit::{Commit, MAX_ANSWER_BYTES, WriteOp},
 };
+
+/// Reads of one request that wait to be looked up.
+#[derive(Debug, Default)]
+pub(crate) struct PendingReads {
+    /// Each with the place of its result.
+    waiting: VecDeque<(usize, Op)>,
+    /// Bytes of all values found so far.
+    answer_bytes: usize,
+}
+
+impl PendingReads {
+    /// Adds a read whose result belongs at `index`.
+    pub(crate) fn push(&mut self, index: usize, op: Op) {
+        self.waiting.push_back((index, op));
+    }
+
+    /// Whether none waits.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The next ones, at most so many.
+    pub(crate) fn next(&self, most: usize) -> impl Iterator<Item = &Op> + Clone {
+        self.waiting.iter().take(most).map(|(_, op)| op)
+    }
+
+    /// Bytes of values for which there is room in the answer.
+    pub(crate) fn room_bytes(&self) -> usize {
+        MAX_ANSWER_BYTES.saturating_sub(self.answer_bytes)
+    }
+
+    /// Answers the next one, or says that there is no room for its value.
+    pub(crate) fn answer_next(
+        &mut self,
+        results: &mut [OpResult],
+        result: impl FnOnce(&Op) -> OpResult,
+    ) {
+        let Some((at, op)) = self.waiting.pop_front() else {
+            return;
+        };
+        let result = result(&op);
+        self.answer_bytes += result.value.as_ref().map_or(0, Bytes::len);
+        // The first value always fits: no single one is that large.
+        results[at] = match self.answer_bytes > MAX_ANSWER_BYTES {
+            true => answer_full(),
+            false => result,
+        };
+    }
+}
 
 /// Writes of one request that wait to be queued, or for replicas.
 #[derive(Debug, Default)]
@@ -40,6 +91,11 @@ impl PendingWrites {
             .push(WriteOp::new(op, deadline).refused_if_new(refusal));
     }
 
+    /// Whether nothing waits to be queued.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.ops.is_empty()
+    }
+
     /// Has all so far done: durable here and visible when it returns.
     pub(crate) async fn flush(&mut self, commit: &Commit, results: &mut [OpResult]) {
         if self.ops.is_empty() {
@@ -62,6 +118,11 @@ impl PendingWrites {
             settle(commit, acknowledge, owed, &mut results[at]).await;
         }
     }
+}
+
+fn answer_full() -> OpResult {
+    let message = "the values of this batch are too large together; ask for this key alone";
+    OpResult::refused(ErrorCode::TooLarge, message, None)
 }
 
 /// Waits until a write has reached what it must; only one that was applied has to.

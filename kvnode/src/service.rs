@@ -10,7 +10,6 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::Bytes;
 use kvclient::{
     key::Key,
     node_client::NodeClient,
@@ -28,15 +27,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     acknowledge::Acknowledge,
     clock::ShardClock,
-    commit::{MAX_ANSWER_BYTES, read_result},
+    commit::read_result,
     config::NodeConfig,
     metrics::Metrics,
     ownership::{self, Access, Decision, Place},
-    pending::PendingWrites,
+    pending::{PendingReads, PendingWrites},
     readiness::{MapConflict, Readiness},
     replication::progress::Progress,
     storage::Storage,
-    store::StoreError,
+    store::{StoreError, TOGETHER},
 };
 
 /// Everything handlers need; one per node.
@@ -117,8 +116,8 @@ impl Service {
         let map = self.map.load();
         let storage = self.storage.load_full();
         let mut results: Vec<OpResult> = Vec::with_capacity(ops.len());
+        let mut reads = PendingReads::default();
         let mut writes = PendingWrites::default();
-        let mut answer_bytes = 0;
         for (index, op) in ops.into_iter().enumerate() {
             let is_write = op.action.is_write();
             let applied = is_write.then_some(Applied::No);
@@ -142,19 +141,19 @@ impl Service {
                     OpResult::default()
                 }
                 None => {
-                    writes.flush(&storage.commit, &mut results).await;
-                    let result = self.read(storage, &op, arrived).await;
-                    answer_bytes += result.value.as_ref().map_or(0, Bytes::len);
-                    // The first value always fits: no single one is that large.
-                    match answer_bytes > MAX_ANSWER_BYTES {
-                        true => answer_full(),
-                        false => result,
+                    if !writes.is_flushed() {
+                        // Those before the writes do not see them, those behind them do.
+                        self.read(storage, &mut reads, arrived, &mut results).await;
+                        writes.flush(&storage.commit, &mut results).await;
                     }
+                    reads.push(index, op);
+                    OpResult::default()
                 }
             };
             results.push(result);
         }
         if let Some(storage) = &storage {
+            self.read(storage, &mut reads, arrived, &mut results).await;
             writes.flush(&storage.commit, &mut results).await;
             let settled = writes.settle(&storage.commit, self.acknowledge(), &mut results);
             settled.await;
@@ -344,17 +343,55 @@ impl Service {
         }
     }
 
-    async fn read(&self, storage: &Storage, op: &Op, arrived: Instant) -> OpResult {
-        if let Err(refusal) = self.may_read(storage, &op.terms, arrived).await {
-            return refusal;
+    /// Looks up all reads that wait, a few together.
+    async fn read(
+        &self,
+        storage: &Storage,
+        reads: &mut PendingReads,
+        arrived: Instant,
+        results: &mut [OpResult],
+    ) {
+        while !reads.is_answered() {
+            let ops = reads.next(TOGETHER);
+            let refusals = self.refuse_reads(storage, ops.clone(), arrived).await;
+            let keys = ops.map(|op| op.key.as_bytes());
+            let found = storage.store.get_each(keys, reads.room_bytes());
+            // Loaded after the lookup: it may say more than was seen, never less.
+            let (now_ms, position) = (self.clock.now_ms(), storage.store.visible());
+            for (entry, refusal) in found.into_iter().zip(refusals) {
+                reads.answer_next(results, |op| match (refusal, entry) {
+                    (Some(refusal), _) => refusal,
+                    (None, Ok(entry)) => read_result(op, entry, now_ms, position),
+                    (None, Err(error)) => read_failed(&error),
+                });
+            }
         }
-        let entry = match storage.store.get(op.key.as_bytes()) {
-            Ok(entry) => entry,
-            Err(error) => return read_failed(&error),
-        };
-        // Loaded after the lookup: it may say more than was seen, never less.
-        let position = storage.store.visible();
-        read_result(op, entry, self.clock.now_ms(), position)
+    }
+
+    /// The refusal of each read that is not answered now; waits for positions that some of them ask for.
+    async fn refuse_reads(
+        &self,
+        storage: &Storage,
+        ops: impl Iterator<Item = &Op>,
+        arrived: Instant,
+    ) -> Vec<Option<OpResult>> {
+        let held = storage.store.held();
+        let is_ready = **self.readiness.load() == Readiness::Ready;
+        let mut refusals = Vec::with_capacity(TOGETHER);
+        for Op { terms, .. } in ops {
+            // Most ask for what is here.
+            let may = is_ready
+                && terms.ack.is_none()
+                && terms.max_lag_ms.is_none()
+                && terms
+                    .min_position
+                    .is_none_or(|wanted| held.contains(wanted));
+            refusals.push(match may {
+                true => None,
+                false => self.may_read(storage, terms, arrived).await.err(),
+            });
+        }
+        refusals
     }
 
     fn refuse_lag(&self, storage: &Storage, limit: u64) -> Option<OpResult> {
@@ -421,11 +458,6 @@ pub fn too_large(len_bytes: usize, limit_bytes: usize) -> String {
     format!(
         "the value has {len_bytes} bytes; this node takes at most {limit_bytes} (--max-value-size)"
     )
-}
-
-fn answer_full() -> OpResult {
-    let message = "the values of this batch are too large together; ask for this key alone";
-    OpResult::refused(ErrorCode::TooLarge, message, None)
 }
 
 /// The answer to an op on a key that this node does not serve; `None` if it does.

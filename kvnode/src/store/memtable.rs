@@ -37,6 +37,10 @@ const ENTRY_OVERHEAD_BYTES: usize = 180;
 /// memory, but the log cannot be given free, nor recovery read less of it, before the memtable is flushed.
 const RECORD_BYTES_PER_BYTE: usize = 4;
 
+/// So many keys are looked up in one go: then they wait for memory together. Measured (three nodes and 512 tasks on 2
+/// cores, 33,000 entries of 116 bytes each): a read takes a node 0.93 us of processor time, and 1.41 one by one.
+pub const TOGETHER: usize = 16;
+
 /// An ordered set of changes that end at one frame's end.
 #[derive(Debug, Default)]
 pub(super) struct Memtable {
@@ -89,6 +93,38 @@ impl Content {
         let hash = self.hashing.hash(key);
         let place = self.rows.find(hash, |place| place.is(hash, key));
         place.map(|place| &place.row)
+    }
+
+    /// What it says about each of some keys, see [`TOGETHER`]. Three rounds, so that what one key has to wait for is on
+    /// its way while others are looked at: places, then rows, then keys.
+    pub(super) fn get_each<'a, 'k>(
+        &'a self,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
+        rows: &mut Vec<Option<&'a Row>>,
+    ) {
+        rows.clear();
+        rows.extend(keys.clone().map(|key| self.candidate(key)));
+        rows.iter().flatten().for_each(|row| row.fetch());
+        for (key, row) in keys.zip(rows) {
+            if row.is_some_and(|row| row.key() != key) {
+                *row = self.get(key);
+            }
+        }
+    }
+
+    /// A row whose hash is that of a key: most likely the key's, if it has one.
+    fn candidate(&self, key: &[u8]) -> Option<&Row> {
+        let hash = self.hashing.hash(key);
+        let place = self.rows.find(hash, |place| place.hash == hash);
+        place.map(|place| &place.row)
+    }
+
+    /// Has the processor fetch what is said about the keys of records that are about to be applied.
+    pub(super) fn fetch(&self, records: &[(Position, Record)]) {
+        let keys = records.iter().map(|(_, record)| &record.key[..]);
+        let mut rows = Vec::with_capacity(records.len());
+        rows.extend(keys.map(|key| self.candidate(key)));
+        rows.iter().flatten().for_each(|row| row.fetch());
     }
 
     /// Adds a frame. `older[i]` is what lies below this memtable for record `i`; it matters only if the memtable itself

@@ -55,6 +55,7 @@ use self::{core::Core, env::Env};
 pub use self::{
     core::{Checkpoint, StoreOptions},
     error::StoreError,
+    memtable::TOGETHER,
     meta::{Meta, STORE_FORMAT},
     requests::{IDLE_MS, MAX_REQUESTS, Request, RequestId, kept_from},
     scan::{ScanContent, ScanLimits, ScanPage, ScanRange},
@@ -104,6 +105,20 @@ pub struct StoreStats {
     pub no_room: bool,
     /// How long the oldest read that lasts has lasted; LMDB's file grows meanwhile.
     pub oldest_read: Duration,
+}
+
+/// Positions of a log's history up to one that was visible.
+#[derive(Debug)]
+pub struct Held {
+    visible: Position,
+    lineage: Arc<Lineage>,
+}
+
+impl Held {
+    /// Whether a position is one of them.
+    pub fn contains(&self, position: Position) -> bool {
+        self.lineage.holds(position, self.visible.seq)
+    }
 }
 
 impl Store {
@@ -197,10 +212,16 @@ impl Store {
 
     /// Whether readers see a position of this log's history.
     pub fn holds(&self, position: Position) -> bool {
+        self.held().contains(position)
+    }
+
+    /// The positions that readers see now, and go on to see.
+    pub fn held(&self) -> Held {
         let core = &self.inner.core;
         // In this order: a lineage that is older than `visible` would take a newer reign's seqs for those before it.
         let visible = core.visible();
-        core.lineage.load().holds(position, visible.seq)
+        let lineage = core.lineage.load_full();
+        Held { visible, lineage }
     }
 
     /// The entry of a key, expired or not: compare with [`Entry::is_expired`].
@@ -209,6 +230,19 @@ impl Store {
     /// `Damaged`: answer 500. `Busy`: answer 503. `Fatal`: exit 5.
     pub fn get(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         self.inner.core.entry(key)
+    }
+
+    /// As [`Self::get`] for each of some keys, in their order; [`TOGETHER`] of them are looked up best. Fewer than were
+    /// asked for, but one at least, if their values have more than `max_bytes`.
+    ///
+    /// # Errors
+    /// As [`Self::get`], key by key.
+    pub fn get_each<'k>(
+        &self,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
+        max_bytes: usize,
+    ) -> Vec<Result<Option<Entry>, StoreError>> {
+        self.inner.core.entries(keys, max_bytes)
     }
 
     /// The next page of a range, expired entries too. It may take a while: not inline on a worker.

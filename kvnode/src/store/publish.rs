@@ -50,6 +50,8 @@ impl Core {
         let older = self.below(records)?;
         let lineage = self.lineage_after(records)?;
         let view = self.view.load();
+        // Before the lock, and nobody else changes it: what is about to be replaced is at hand then.
+        view.active.read().fetch(records);
         let mut active = view.active.write();
         active.apply(link, time_ms, records, &older);
         if let Some(lineage) = lineage {

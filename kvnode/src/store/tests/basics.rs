@@ -1,6 +1,9 @@
 //! Single situations: reopening, replay, damage, no room, readers beside a flush.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use super::*;
 use crate::store::{IDLE_MS, RequestId, StoreError, env::Env};
@@ -39,6 +42,30 @@ fn what_was_flushed_is_there_after_reopening() {
     );
     assert_eq!(store.get(b"").unwrap(), None);
     assert_eq!(store.get(&[7; 600]).unwrap(), None);
+}
+
+#[test]
+fn keys_asked_for_together_are_answered_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let key = |n: usize| format!("key {n}");
+    let puts = |keys: Range<usize>, value: &str| {
+        let value = Bytes::copy_from_slice(value.as_bytes());
+        keys.map(|n| put(&key(n), value.clone(), None)).collect()
+    };
+    store.add(vec![Record::epoch_start(7, "a:1")]);
+    store.add(puts(0..40, "stored"));
+    store.flush().unwrap();
+    store.add(puts(20..60, "newer"));
+    store.add(vec![delete(&key(0)), delete(&key(30))]);
+    let keys: Vec<_> = (0..70).chain(25..35).map(key).collect();
+    let together = |max_bytes| store.get_each(keys.iter().map(String::as_bytes), max_bytes);
+    let one_by_one = keys.iter().map(|key| store.get(key.as_bytes()).unwrap());
+    let found: Result<Vec<_>, _> = together(usize::MAX).into_iter().collect();
+    assert_eq!(found.unwrap(), one_by_one.collect::<Vec<_>>());
+    assert_eq!(together(0).len(), 2, "what is absent, and the first value");
+    assert_eq!(together(6).len(), 3, "one more than there is room for");
+    assert!(store.get_each([].into_iter(), 9).is_empty());
 }
 
 #[test]
