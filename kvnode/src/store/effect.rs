@@ -19,7 +19,15 @@ pub(super) enum Slot<'a> {
     Tombstone(Position),
 }
 
-impl Slot<'_> {
+impl<'a> Slot<'a> {
+    /// The value; none for a tombstone.
+    pub(super) fn value(&self) -> &'a [u8] {
+        match self {
+            Self::Live(entry) => entry.value,
+            Self::Tombstone(_) => &[],
+        }
+    }
+
     /// Position of the record behind it.
     pub(super) fn position(&self) -> Position {
         match self {

@@ -17,14 +17,14 @@ use std::{
 use hashbrown::{HashTable, hash_table};
 use kvclient::{
     position::{Position, Reign, Seq},
-    wire::log::{Link, Record},
+    wire::log::{Effect, Link, Record},
 };
 
 use super::{
     effect::{self, Slot},
     requests::{ClientRequests, Request},
     row::Row,
-    tables::Entry,
+    tables::{Entry, EntryRef},
 };
 use crate::hashing::Seeded;
 
@@ -139,13 +139,15 @@ impl Content {
         for ((position, record), older) in records.iter().zip(older) {
             self.taken_bytes += record.encoded_bytes();
             self.reigns.extend(record.reign_at(*position));
-            self.change(&record.key, |current| {
-                let current = current
-                    .map(Row::slot)
-                    .or_else(|| older.as_ref().map(|entry| Slot::Live(entry.into())));
-                let slot = effect::apply(*position, &record.effect, current)?;
-                Some(Row::new(&record.key, slot))
-            });
+            if !self.overwrite(*position, record) {
+                self.change(&record.key, |current| {
+                    let current = current
+                        .map(Row::slot)
+                        .or_else(|| older.as_ref().map(|entry| Slot::Live(entry.into())));
+                    let slot = effect::apply(*position, &record.effect, current)?;
+                    Some(Row::new(&record.key, slot))
+                });
+            }
             if let Some(mark) = &record.mark {
                 self.remember(Request {
                     mark: mark.clone(),
@@ -155,6 +157,31 @@ impl Content {
             }
         }
         self.end = Some((end, time_ms));
+    }
+
+    /// Stores a value in the place of one of the same length, if it is a plain put and nothing else has to change:
+    /// memory that is taken and given back costs more. Whether it was done.
+    fn overwrite(&mut self, position: Position, record: &Record) -> bool {
+        let Effect::Put {
+            value,
+            expires_at_ms: None,
+        } = &record.effect
+        else {
+            return false;
+        };
+        let hash = self.hashing.hash(&record.key);
+        let place = self
+            .rows
+            .find_mut(hash, |place| place.is(hash, &record.key));
+        // What expires is held by the index of expiries too, so it is never overwritten.
+        place.is_some_and(|place| {
+            place.row.seq() < position.seq
+                && place.row.overwrite(Slot::Live(EntryRef {
+                    position,
+                    expires_at_ms: None,
+                    value,
+                }))
+        })
     }
 
     /// Sets what is said about a key.
@@ -278,10 +305,9 @@ fn request_bytes(request: &Request) -> usize {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use kvclient::wire::log::{Effect, RequestMark};
+    use kvclient::wire::log::RequestMark;
 
     use super::*;
-    use crate::store::tables::EntryRef;
 
     fn live(seq: Seq, expires_at_ms: Option<u64>, value: &'static [u8]) -> Slot<'static> {
         Slot::Live(EntryRef {

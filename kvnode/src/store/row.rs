@@ -30,11 +30,9 @@ const HEADER_BYTES: usize = 24;
 /// A value up to here is copied out: that costs less than to share it. Above it readers hold the row.
 const COPIED_BYTES: usize = 1024;
 
-/// What the processor fetches at once.
-const LINE_BYTES: usize = 64;
-
-/// So much of a row is fetched before it is looked at; of a longer one the rest follows by itself once it is copied.
-const FETCHED_LINES: usize = 4;
+/// What is fetched of a row before it is looked at, a byte for each line of the processor's cache; of a longer one the
+/// rest follows by itself once it is copied.
+const FETCHED_AT: [usize; 4] = [0, 64, 128, 192];
 
 /// A key and its slot; cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,20 +41,13 @@ pub(super) struct Row(Arc<[u8]>);
 impl Row {
     /// A row of its own memory.
     pub(super) fn new(key: &[u8], slot: Slot) -> Self {
-        let (expires_at_ms, live, value) = match slot {
-            Slot::Live(entry) => (entry.expires_at_ms.unwrap_or(0), 1_u16, entry.value),
-            Slot::Tombstone(_) => (0, 0, &[][..]),
-        };
-        let position = slot.position();
         let key_len = u16::try_from(key.len()).expect("a key has at most 511 bytes");
+        let value = slot.value();
         let mut row: Arc<[u8]> =
             std::iter::repeat_n(0, HEADER_BYTES + key.len() + value.len()).collect();
         let bytes = Arc::get_mut(&mut row).expect("nobody else has it yet");
-        bytes[0..4].copy_from_slice(&position.epoch.to_le_bytes());
-        bytes[4..12].copy_from_slice(&position.seq.to_le_bytes());
-        bytes[12..20].copy_from_slice(&expires_at_ms.to_le_bytes());
+        put_header(bytes, slot);
         bytes[20..22].copy_from_slice(&key_len.to_le_bytes());
-        bytes[22..24].copy_from_slice(&live.to_le_bytes());
         let (key_at, value_at) = bytes[HEADER_BYTES..].split_at_mut(key.len());
         key_at.copy_from_slice(key);
         value_at.copy_from_slice(value);
@@ -113,11 +104,22 @@ impl Row {
     /// Has the processor fetch it: whoever does so for several rows before he looks at the first waits for them
     /// together, not one by one.
     pub(super) fn fetch(&self) {
-        let a_line_each = self.0.iter().step_by(LINE_BYTES).take(FETCHED_LINES);
-        let sum = a_line_each
-            .chain(self.0.last())
-            .fold(0_u8, |sum, byte| sum ^ byte);
-        std::hint::black_box(sum);
+        let at = |at: usize| self.0.get(at).copied().unwrap_or_default();
+        let sum = FETCHED_AT.iter().fold(0, |sum, &line| sum ^ at(line));
+        std::hint::black_box(sum ^ at(self.0.len() - 1));
+    }
+
+    /// Says something else about the key in the same memory. Only if nobody else holds it and the value is as long;
+    /// whether it was done.
+    pub(super) fn overwrite(&mut self, slot: Slot) -> bool {
+        let value_at = self.value_at();
+        let fits = self.0.len() - value_at == slot.value().len();
+        let Some(bytes) = Arc::get_mut(&mut self.0).filter(|_| fits) else {
+            return false;
+        };
+        put_header(bytes, slot);
+        bytes[value_at..].copy_from_slice(slot.value());
+        true
     }
 
     /// Bytes of key and value.
@@ -134,6 +136,19 @@ impl Row {
     }
 }
 
+/// Writes what the header says, but for the key's length.
+fn put_header(bytes: &mut [u8], slot: Slot) {
+    let (expires_at_ms, live) = match slot {
+        Slot::Live(entry) => (entry.expires_at_ms.unwrap_or(0), 1_u16),
+        Slot::Tombstone(_) => (0, 0),
+    };
+    let position = slot.position();
+    bytes[0..4].copy_from_slice(&position.epoch.to_le_bytes());
+    bytes[4..12].copy_from_slice(&position.seq.to_le_bytes());
+    bytes[12..20].copy_from_slice(&expires_at_ms.to_le_bytes());
+    bytes[22..24].copy_from_slice(&live.to_le_bytes());
+}
+
 /// A value that readers share with the memtable.
 struct SharedValue(Row);
 
@@ -146,6 +161,14 @@ impl AsRef<[u8]> for SharedValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn live(position: Position, value: &[u8]) -> Slot<'_> {
+        Slot::Live(EntryRef {
+            position,
+            expires_at_ms: None,
+            value,
+        })
+    }
 
     #[test]
     fn a_row_says_what_it_was_made_of() {
@@ -173,6 +196,14 @@ mod tests {
             drop(row);
             assert_eq!(entry.value, value);
         }
+        let mut row = Row::new(b"k", Slot::Tombstone(position));
+        let next = Position::new(4, 1208);
+        let (held, empty) = (row.clone(), live(next, b""));
+        assert!(!row.overwrite(empty), "somebody holds it");
+        drop(held);
+        assert!(!row.overwrite(live(next, b"v")), "the value is longer");
+        assert!(row.overwrite(empty));
+        assert_eq!(row, Row::new(b"k", empty));
         let gone = Row::new(b"k", Slot::Tombstone(position));
         assert_eq!(gone.slot(), Slot::Tombstone(position));
         assert_eq!((gone.to_entry(), gone.expiry()), (None, None));
