@@ -4,7 +4,7 @@
 //! done, and their records fit the frame at hand or one of their own, do they become part of the group. So a refusal
 //! leaves nothing to take back, and what is done is in one frame: whoever reads sees all of it or nothing.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 use bytes::Bytes;
 use kvclient::{
@@ -94,7 +94,7 @@ impl Committer {
             return Ok((answer, rests));
         }
         let refusal = batch.refusal.as_deref().cloned();
-        let answer = match refusal.or_else(|| refuse_late(batch.deadline)) {
+        let answer = match refusal.or_else(|| refuse_late(batch.deadline, Instant::now())) {
             Some(refusal) => Err(refusal),
             None => self.decide_new_batch(group, batch)?,
         };
@@ -129,7 +129,7 @@ impl Committer {
     /// What the batch would do now, or the refusal of one of its ops.
     fn draft(
         &mut self,
-        group: &Group,
+        group: &mut Group,
         batch: &AtomicOps,
     ) -> Result<Result<Draft, OpResult>, Failed> {
         let mut draft = Draft::default();
@@ -154,7 +154,7 @@ impl Committer {
         Ok(Ok(draft))
     }
 
-    fn draft_one(&self, group: &Group, draft: &mut Draft, op: &Op) -> Result<OpResult, Failed> {
+    fn draft_one(&self, group: &mut Group, draft: &mut Draft, op: &Op) -> Result<OpResult, Failed> {
         let key = op.key.to_bytes();
         let current = match draft.changed.get(&key) {
             Some(changed) => changed

@@ -26,8 +26,10 @@ use crate::{hashing::Seeded, store::Entry};
 pub(super) struct Group {
     pub(super) builder: FrameBuilder,
     pub(super) records: Vec<(Position, Record)>,
-    /// The entries as this group leaves them; `None`: removed.
-    pub(super) changed: HashMap<Bytes, Option<Entry>, Seeded>,
+    /// The entries as the first `indexed` records leave them; `None`: removed.
+    changed: HashMap<Bytes, Option<Entry>, Seeded>,
+    /// Plain puts ask for no entry, so records are indexed only once somebody does.
+    indexed: usize,
     /// Which of the records each request made.
     marks: HashMap<(u128, u64), usize, Seeded>,
     pub(super) time_ms: u64,
@@ -95,6 +97,7 @@ impl Group {
             builder: FrameBuilder::new(),
             records: Vec::new(),
             changed: HashMap::default(),
+            indexed: 0,
             marks: HashMap::default(),
             time_ms,
             waiting: Vec::new(),
@@ -104,7 +107,6 @@ impl Group {
     /// Makes room for so many ops at once.
     pub(super) fn reserve(&mut self, ops: usize) {
         self.records.reserve(ops);
-        self.changed.reserve(ops);
         self.marks.reserve(ops);
     }
 
@@ -137,15 +139,33 @@ impl Group {
         }
     }
 
-    /// Adds a record and remembers how it leaves the entry. `current` is the entry before it, if it was read.
+    /// Adds a record. `current` is the entry before it, if it was read.
     pub(super) fn push(&mut self, position: Position, record: Record, current: Option<Entry>) {
-        let after = entry_after(position, &record, current);
         self.builder.push(&record);
-        self.changed.insert(record.key.clone(), after);
+        if let Some(current) = current {
+            self.index();
+            let after = entry_after(position, &record, Some(current));
+            self.changed.insert(record.key.clone(), after);
+            self.indexed += 1;
+        }
         if let Some(mark) = &record.mark {
             self.marks.insert((mark.client, mark.n), self.records.len());
         }
         self.records.push((position, record));
+    }
+
+    /// The entry as this group leaves it so far, if it changes it; `Some(None)`: removed.
+    pub(super) fn changed(&mut self, key: &Bytes) -> Option<&Option<Entry>> {
+        self.index();
+        self.changed.get(key)
+    }
+
+    fn index(&mut self) {
+        for (position, record) in &self.records[self.indexed..] {
+            let after = entry_after(*position, record, None);
+            self.changed.insert(record.key.clone(), after);
+        }
+        self.indexed = self.records.len();
     }
 
     /// The end of what is decided so far, when the log ends at `durable`.
@@ -169,6 +189,7 @@ impl Group {
     /// Takes out what becomes a frame; what comes next is decided without it.
     pub(super) fn take(&mut self) -> (FrameBuilder, Vec<(Position, Record)>) {
         self.changed.clear();
+        self.indexed = 0;
         self.marks.clear();
         (
             std::mem::take(&mut self.builder),

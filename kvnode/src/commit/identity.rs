@@ -18,7 +18,7 @@ impl Identity {
     pub(super) fn of_op(op: &Op) -> Option<Self> {
         let id = op.terms.request_id?;
         let mut bytes = Vec::with_capacity(op.weight_bytes());
-        essence(op).encode(&mut bytes);
+        op.encode_under(&essential(&op.terms), &mut bytes);
         Some(Self {
             id,
             digest: xxh3_64(&bytes),
@@ -40,10 +40,14 @@ fn essence(op: &Op) -> Op {
     Op {
         key: op.key.clone(),
         action: op.action.clone(),
-        terms: Terms {
-            condition: op.terms.condition,
-            ..Terms::default()
-        },
+        terms: essential(&op.terms),
+    }
+}
+
+fn essential(terms: &Terms) -> Terms {
+    Terms {
+        condition: terms.condition,
+        ..Terms::default()
     }
 }
 

@@ -173,7 +173,7 @@ impl Committer {
             if !self.shared.reigns.load(Ordering::Acquire) {
                 break;
             }
-            let entry = match group.changed.get(&key) {
+            let entry = match group.changed(&key) {
                 Some(changed) => changed.clone(),
                 None => self.store.get(&key).unwrap_or_default(),
             };

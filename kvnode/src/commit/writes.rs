@@ -38,17 +38,19 @@ impl Committer {
         // those since its first record.
         let mut answers = Answers::with_capacity(writes.len());
         group.reserve(writes.len());
+        let mut now = Instant::now();
         for write in writes {
             let record_bytes = at_most_record_bytes(&write.op);
             if !self.fits(group, record_bytes) {
                 let refusal = self.close(group)?;
                 answers.settle(refusal.as_ref());
+                now = Instant::now();
             }
             // Even alone in a frame.
             if !self.fits(group, record_bytes) {
                 answers.push(self.larger_than_a_frame(record_bytes), Rests::OnFrame);
             } else {
-                let (result, rests) = self.decide_one(group, &write)?;
+                let (result, rests) = self.decide_one(group, &write, now)?;
                 answers.push(result, rests);
             }
             if group.builder.is_empty() {
@@ -77,6 +79,7 @@ impl Committer {
         &mut self,
         group: &mut Group,
         write: &WriteOp,
+        now: Instant,
     ) -> Result<(OpResult, Rests), Failed> {
         if let Some(refusal) = self.refuse_without_reign() {
             return Ok((refusal, Rests::OnFrame));
@@ -89,7 +92,7 @@ impl Committer {
             return Ok((first.map_or_else(|refusal| refusal, first_result), rests));
         }
         let refusal = write.refusal.as_deref().cloned();
-        let result = match refusal.or_else(|| refuse_late(write.deadline)) {
+        let result = match refusal.or_else(|| refuse_late(write.deadline, now)) {
             Some(refusal) => refusal,
             None => self.decide_new(group, write)?,
         };
@@ -169,8 +172,12 @@ impl Committer {
     }
 
     /// The live entry as the group leaves it so far.
-    pub(super) fn current(&self, group: &Group, key: &Bytes) -> Result<Option<Entry>, StoreError> {
-        let entry = match group.changed.get(key) {
+    pub(super) fn current(
+        &self,
+        group: &mut Group,
+        key: &Bytes,
+    ) -> Result<Option<Entry>, StoreError> {
+        let entry = match group.changed(key) {
             Some(changed) => changed.clone(),
             None => self.store.get(key)?,
         };
@@ -216,8 +223,8 @@ fn forgotten(id: &RequestId) -> OpResult {
 }
 
 /// The refusal of what nobody waits for any more.
-pub(super) fn refuse_late(deadline: Option<Instant>) -> Option<OpResult> {
-    if deadline.is_none_or(|deadline| deadline > Instant::now()) {
+pub(super) fn refuse_late(deadline: Option<Instant>, now: Instant) -> Option<OpResult> {
+    if deadline.is_none_or(|deadline| deadline > now) {
         return None;
     }
     let message = "the request's time was over before its turn came; nothing was written";

@@ -218,8 +218,12 @@ impl Op {
     /// The op's bytes without their length. A request id's digest covers those of an op with the same key, action and
     /// condition and no other terms, since those may differ between a write and its repeat.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_under(&self.terms, out);
+    }
+
+    /// As [`Self::encode`], of this op under other terms.
+    pub fn encode_under(&self, terms: &Terms, out: &mut Vec<u8>) {
         use op_field as field;
-        let terms = &self.terms;
         let (code, mut fields) = match &self.action {
             Action::Get => (1, 0),
             Action::Put { ttl_ms: None, .. } => (2, field::VALUE),
