@@ -3,7 +3,7 @@
 //! Used by every codec of `wire` and by the node's tables. Reading never panics: what is missing is a
 //! [`DecodeError`] that names the field.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 /// Bytes that are not what their format says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,18 +29,27 @@ impl DecodeError {
 #[derive(Debug, Clone)]
 pub struct Reader {
     what: &'static str,
-    rest: Bytes,
+    bytes: Bytes,
+    /// What is read next.
+    at: usize,
+    /// Nothing from here on is read.
+    end: usize,
 }
 
 impl Reader {
     /// Starts at the front of `bytes`; errors will speak of `what`.
     pub fn new(what: &'static str, bytes: Bytes) -> Self {
-        Self { what, rest: bytes }
+        Self {
+            what,
+            end: bytes.len(),
+            at: 0,
+            bytes,
+        }
     }
 
     /// Bytes not read yet.
     pub fn remaining(&self) -> usize {
-        self.rest.len()
+        self.end - self.at
     }
 
     /// An error about what is being read.
@@ -49,13 +58,20 @@ impl Reader {
     }
 
     fn need(&self, len: usize, field: &str) -> Result<(), DecodeError> {
-        if self.rest.len() < len {
-            return Err(self.error(format!(
-                "{field} needs {len} bytes, {} are left",
-                self.rest.len()
-            )));
+        match self.remaining() {
+            left if left < len => {
+                Err(self.error(format!("{field} needs {len} bytes, {left} are left")))
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn array<const LEN: usize>(&mut self, field: &str) -> Result<[u8; LEN], DecodeError> {
+        self.need(LEN, field)?;
+        let mut array = [0; LEN];
+        array.copy_from_slice(&self.bytes[self.at..self.at + LEN]);
+        self.at += LEN;
+        Ok(array)
     }
 
     /// The next byte.
@@ -63,8 +79,7 @@ impl Reader {
     /// # Errors
     /// [`DecodeError`] at the end of the input; so for all readers below.
     pub fn u8(&mut self, field: &str) -> Result<u8, DecodeError> {
-        self.need(1, field)?;
-        Ok(self.rest.get_u8())
+        Ok(u8::from_le_bytes(self.array(field)?))
     }
 
     /// The next two bytes.
@@ -72,8 +87,7 @@ impl Reader {
     /// # Errors
     /// As [`Self::u8`].
     pub fn u16(&mut self, field: &str) -> Result<u16, DecodeError> {
-        self.need(2, field)?;
-        Ok(self.rest.get_u16_le())
+        Ok(u16::from_le_bytes(self.array(field)?))
     }
 
     /// The next four bytes.
@@ -81,8 +95,7 @@ impl Reader {
     /// # Errors
     /// As [`Self::u8`].
     pub fn u32(&mut self, field: &str) -> Result<u32, DecodeError> {
-        self.need(4, field)?;
-        Ok(self.rest.get_u32_le())
+        Ok(u32::from_le_bytes(self.array(field)?))
     }
 
     /// The next eight bytes.
@@ -90,8 +103,7 @@ impl Reader {
     /// # Errors
     /// As [`Self::u8`].
     pub fn u64(&mut self, field: &str) -> Result<u64, DecodeError> {
-        self.need(8, field)?;
-        Ok(self.rest.get_u64_le())
+        Ok(u64::from_le_bytes(self.array(field)?))
     }
 
     /// The next eight bytes, signed.
@@ -99,8 +111,7 @@ impl Reader {
     /// # Errors
     /// As [`Self::u8`].
     pub fn i64(&mut self, field: &str) -> Result<i64, DecodeError> {
-        self.need(8, field)?;
-        Ok(self.rest.get_i64_le())
+        Ok(i64::from_le_bytes(self.array(field)?))
     }
 
     /// The next sixteen bytes.
@@ -108,8 +119,7 @@ impl Reader {
     /// # Errors
     /// As [`Self::u8`].
     pub fn u128(&mut self, field: &str) -> Result<u128, DecodeError> {
-        self.need(16, field)?;
-        Ok(self.rest.get_u128_le())
+        Ok(u128::from_le_bytes(self.array(field)?))
     }
 
     /// The next `len` bytes, shared with the input.
@@ -118,7 +128,26 @@ impl Reader {
     /// As [`Self::u8`].
     pub fn bytes(&mut self, len: usize, field: &str) -> Result<Bytes, DecodeError> {
         self.need(len, field)?;
-        Ok(self.rest.split_to(len))
+        let start = self.at;
+        self.at += len;
+        Ok(self.bytes.slice(start..self.at))
+    }
+
+    /// Reads the next `len` bytes as something of their own, which has to take all of them.
+    ///
+    /// # Errors
+    /// As [`Self::u8`], and those of `read`.
+    pub fn within<T>(
+        &mut self,
+        len: usize,
+        field: &str,
+        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        self.need(len, field)?;
+        let end = std::mem::replace(&mut self.end, self.at + len);
+        let read = read(self).and_then(|item| self.end().map(|()| item));
+        self.end = end;
+        read
     }
 
     /// Bytes behind a u32 length.
@@ -146,7 +175,7 @@ impl Reader {
     /// # Errors
     /// [`DecodeError`] if bytes are left.
     pub fn end(&self) -> Result<(), DecodeError> {
-        match self.rest.len() {
+        match self.remaining() {
             0 => Ok(()),
             left => Err(self.error(format!("{left} bytes too many"))),
         }

@@ -196,7 +196,7 @@ impl Committer {
 /// The first outcome of an op, read back.
 fn first_result(outcome: ShortBytes) -> OpResult {
     let outcome = Bytes::copy_from_slice(&outcome);
-    OpResult::decode(Reader::new("remembered outcome", outcome)).unwrap_or_else(unreadable)
+    OpResult::decode(&mut Reader::new("remembered outcome", outcome)).unwrap_or_else(unreadable)
 }
 
 /// An outcome that does not decode: it passed every checksum, so another version wrote it.

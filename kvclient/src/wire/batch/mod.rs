@@ -20,8 +20,8 @@ const REQUEST_MAGIC: &[u8; 4] = b"KVB1";
 const ANSWER_MAGIC: &[u8; 4] = b"KVR1";
 
 /// The body of a batch request.
-pub fn encode_ops<'a>(ops: impl ExactSizeIterator<Item = &'a Op>) -> Vec<u8> {
-    encode_list(REQUEST_MAGIC, ops, Op::encode)
+pub fn encode_ops<'a>(ops: impl ExactSizeIterator<Item = &'a Op> + Clone) -> Vec<u8> {
+    encode_list(REQUEST_MAGIC, ops, Op::weight_bytes, Op::encode)
 }
 
 /// Reads a batch request whole.
@@ -33,8 +33,13 @@ pub fn decode_ops(body: Bytes) -> Result<Vec<Op>, DecodeError> {
 }
 
 /// The body of a batch's answer.
-pub fn encode_results<'a>(results: impl ExactSizeIterator<Item = &'a OpResult>) -> Vec<u8> {
-    encode_list(ANSWER_MAGIC, results, OpResult::encode)
+pub fn encode_results<'a>(results: impl ExactSizeIterator<Item = &'a OpResult> + Clone) -> Vec<u8> {
+    encode_list(
+        ANSWER_MAGIC,
+        results,
+        OpResult::weight_bytes,
+        OpResult::encode,
+    )
 }
 
 /// Reads a batch's answer whole.
@@ -47,10 +52,13 @@ pub fn decode_results(body: Bytes) -> Result<Vec<OpResult>, DecodeError> {
 
 fn encode_list<'a, T: 'a>(
     magic: &[u8; 4],
-    items: impl ExactSizeIterator<Item = &'a T>,
+    items: impl ExactSizeIterator<Item = &'a T> + Clone,
+    weight_bytes: impl Fn(&'a T) -> usize,
     encode: impl Fn(&'a T, &mut Vec<u8>),
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(8 + items.len() * 64);
+    // All the room that most need: to grow is to copy.
+    let bytes: usize = items.clone().map(weight_bytes).sum();
+    let mut out = Vec::with_capacity(8 + bytes);
     out.extend_from_slice(magic);
     put_len(&mut out, items.len());
     for item in items {
@@ -67,7 +75,7 @@ fn decode_list<T>(
     what: &'static str,
     magic: &[u8; 4],
     body: Bytes,
-    decode: impl Fn(Reader) -> Result<T, DecodeError>,
+    decode: impl Fn(&mut Reader) -> Result<T, DecodeError>,
 ) -> Result<Vec<T>, DecodeError> {
     let mut reader = Reader::new(what, body);
     if reader.bytes(4, "magic")? != magic[..] {
@@ -80,8 +88,8 @@ fn decode_list<T>(
     let mut items = Vec::with_capacity(count);
     for at in 0..count {
         let item = reader
-            .sized("length")
-            .and_then(|bytes| decode(Reader::new(what, bytes)));
+            .u32("length")
+            .and_then(|len| reader.within(len as usize, "length", &decode));
         items.push(item.map_err(|error| reader.error(format!("number {at}: {}", error.problem)))?);
     }
     reader.end()?;

@@ -271,7 +271,7 @@ impl Op {
         terms.encode(out);
     }
 
-    pub(super) fn decode(mut reader: Reader) -> Result<Self, DecodeError> {
+    pub(super) fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         use op_field as field;
         let code = reader.u8("code")?;
         let reserved = reader.u8("reserved byte")?;
@@ -312,8 +312,7 @@ impl Op {
             (6, None, None, None) => Action::Persist,
             _ => return Err(reader.error(format!("code {code} with fields {fields:#06x}"))),
         };
-        let terms = Terms::decode(&mut reader, fields)?;
-        reader.end()?;
+        let terms = Terms::decode(reader, fields)?;
         Ok(Self { key, action, terms })
     }
 }

@@ -82,6 +82,12 @@ impl OpResult {
         self.error.as_ref().map(|error| error.code)
     }
 
+    /// About how many bytes it takes in an answer.
+    pub fn weight_bytes(&self) -> usize {
+        let message = self.error.as_ref().map_or(0, |error| error.message.len());
+        64 + self.value.as_ref().map_or(0, Bytes::len) + message
+    }
+
     /// The result's bytes without their length; also what the log remembers under a request id.
     pub fn encode(&self, out: &mut Vec<u8>) {
         use result_field as field;
@@ -127,7 +133,7 @@ impl OpResult {
     ///
     /// # Errors
     /// [`DecodeError`] if it is something else.
-    pub fn decode(mut reader: Reader) -> Result<Self, DecodeError> {
+    pub fn decode(reader: &mut Reader) -> Result<Self, DecodeError> {
         use result_field as field;
         let status = reader.u16("status")?;
         let applied = match reader.u8("applied")? {
@@ -165,14 +171,14 @@ impl OpResult {
             result.value = Some(reader.sized("value")?);
         }
         if has(field::ERROR) {
-            let code = ErrorCode::from_text(&text(&mut reader, "error code")?);
+            let code = ErrorCode::from_text(&text(reader, "error code")?);
             result.error = Some(OpError {
                 code,
-                message: text(&mut reader, "error message")?,
+                message: text(reader, "error message")?,
             });
         }
         if has(field::TARGET) {
-            result.target = Some(text(&mut reader, "target")?);
+            result.target = Some(text(reader, "target")?);
         }
         reader.end()?;
         Ok(result)
