@@ -5,8 +5,8 @@ use actix_web::{
     http::{
         Method, StatusCode,
         header::{
-            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue,
-            X_CONTENT_TYPE_OPTIONS,
+            CACHE_CONTROL, CONTENT_SECURITY_POLICY, CROSS_ORIGIN_RESOURCE_POLICY, HeaderName,
+            HeaderValue, X_CONTENT_TYPE_OPTIONS,
         },
     },
 };
@@ -27,6 +27,12 @@ use crate::{ownership::own_shard, service::Service};
 
 /// What a browser may do with an answer: show it.
 const NO_SCRIPTS: &str = "default-src 'none'; sandbox";
+
+// Made once: a name that is given as text is parsed for every answer.
+static SHARD: HeaderName = HeaderName::from_static(header::SHARD);
+static ROLE: HeaderName = HeaderName::from_static(header::ROLE);
+static MAP_VERSION: HeaderName = HeaderName::from_static(header::MAP_VERSION);
+static LAG_MS: HeaderName = HeaderName::from_static(header::LAG_MS);
 
 /// An answer with the headers that every answer about data carries.
 pub(super) fn data(status: u16, service: &Service) -> HttpResponseBuilder {
@@ -49,13 +55,16 @@ pub(super) fn data(status: u16, service: &Service) -> HttpResponseBuilder {
     }
     answer
         .insert_header((
-            header::SHARD,
+            SHARD.clone(),
             own_shard(&map, service.place()).name.as_str(),
         ))
-        .insert_header((header::ROLE, service.role().as_str()))
-        .insert_header((header::MAP_VERSION, map.identity()));
+        .insert_header((
+            ROLE.clone(),
+            HeaderValue::from_static(service.role().as_str()),
+        ))
+        .insert_header((MAP_VERSION.clone(), map.identity()));
     if let Some(lag_ms) = service.lag_ms() {
-        answer.insert_header((header::LAG_MS, lag_ms));
+        answer.insert_header((LAG_MS.clone(), lag_ms));
     }
     answer
 }
