@@ -4,6 +4,7 @@
 
 pub mod acknowledge;
 pub mod atomic;
+mod begun;
 pub mod clock;
 pub mod commit;
 pub mod config;

@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "clock",
     "hashing",
     "in_flight",
+    "begun",
     "metrics",
     "ownership",
     "readiness",
@@ -76,6 +77,7 @@ const ORDER: &[&str] = &[
     "commit/thread",
     "commit/writes",
     "commit/atomic",
+    "commit/turn",
     "commit",
     // The change feed.
     "feed/event",

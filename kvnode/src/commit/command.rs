@@ -128,3 +128,27 @@ pub(super) enum Command {
     #[cfg(test)]
     Run(Box<dyn FnOnce() + Send>),
 }
+
+/// Most ops of a small command. Many ops in one come from many callers, whose next ones are on their way: with 64
+/// here, 256 callers got 4 to 9 % fewer writes a second than through the thread.
+pub(super) const SMALL_OPS: usize = 4;
+
+/// Most bytes of keys and values of a small command.
+const SMALL_BYTES: usize = 64 << 10;
+
+impl Command {
+    /// Whether it takes little beside its sync.
+    pub(super) fn is_small(&self) -> bool {
+        match self {
+            Self::Writes { ops, .. } => is_small(ops.iter().map(|write| &write.op)),
+            Self::Atomic { batch, .. } => is_small(batch.ops.iter()),
+            Self::Frames { .. } | Self::Reign { .. } | Self::Expired { .. } | Self::Stop => false,
+            #[cfg(test)]
+            Self::Run(_) => true,
+        }
+    }
+}
+
+fn is_small<'a>(ops: impl ExactSizeIterator<Item = &'a Op>) -> bool {
+    ops.len() <= SMALL_OPS && ops.map(Op::weight_bytes).sum::<usize>() <= SMALL_BYTES
+}

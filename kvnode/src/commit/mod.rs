@@ -13,7 +13,8 @@
 //! of the group are unknown, nothing is published, and the thread ends: the node then exits.
 //!
 //! It is one OS thread and never touches an async runtime; callers wait on oneshot channels. A caller that goes
-//! away changes nothing: its ops are decided all the same.
+//! away changes nothing: its ops are decided all the same. A lone small write on a fast disk is committed by its
+//! caller in the thread's place (`turn.rs`), in the same way: of all that is said here of the thread, nothing changes.
 
 mod atomic;
 mod command;
@@ -22,16 +23,16 @@ mod group;
 mod identity;
 mod remembered;
 mod thread;
+mod turn;
 mod writes;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -52,7 +53,8 @@ pub use thread::CommitStats;
 
 use command::Command;
 use remembered::Remembered;
-use thread::{Committer, Failed, Shared};
+use thread::{Committer, QUIET_AFTER, Shared, Then};
+use turn::{Asked, Turns, Waits, only_writes_here};
 
 use crate::{clock::ShardClock, log::LogWriter, store::Store};
 
@@ -63,14 +65,24 @@ const QUEUE_COMMANDS: usize = 1_024;
 /// The way in: cheap to clone, shared by all handlers.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    queue: mpsc::Sender<Command>,
+    queue: mpsc::Sender<Asked>,
+    turns: Arc<Turns>,
     shared: Arc<Shared>,
 }
 
 /// The commit thread and how it ended.
 #[derive(Debug)]
 pub struct CommitThread {
-    thread: JoinHandle<LogWriter>,
+    thread: JoinHandle<Option<LogWriter>>,
+}
+
+/// Nothing is written any more; the command was not taken.
+struct Stopped;
+
+impl From<Stopped> for AppendError {
+    fn from(_: Stopped) -> Self {
+        Self::Ended
+    }
 }
 
 /// What the commit thread works on.
@@ -83,7 +95,7 @@ pub struct CommitParts {
     pub clock: Arc<ShardClock>,
     /// Largest frame that it makes, in bytes; those of a primary are bounded by the log alone.
     pub max_frame_bytes: usize,
-    /// Called once if storage fails or the thread panics: the node must exit. Nothing is written after it.
+    /// Called once, by the thread, if storage fails or a commit panics: the node must exit. Nothing is written after it.
     pub on_failure: Box<dyn FnOnce(String) + Send>,
 }
 
@@ -94,7 +106,7 @@ pub struct CommitParts {
 pub fn start(parts: CommitParts) -> std::io::Result<(Commit, CommitThread)> {
     let (queue, commands) = mpsc::channel(QUEUE_COMMANDS);
     let shared = Arc::new(Shared::default());
-    let mut committer = Committer {
+    let committer = Committer {
         log: parts.log,
         store: parts.store,
         clock: parts.clock,
@@ -103,34 +115,34 @@ pub fn start(parts: CommitParts) -> std::io::Result<(Commit, CommitThread)> {
         epoch: 0,
         remembered: Remembered::default(),
         scratch: Vec::new(),
+        recent_sync: Duration::ZERO,
+        small_groups: QUIET_AFTER,
     };
-    let on_failure = parts.on_failure;
+    let turns = Arc::new(Turns::new(committer));
+    let (taking, on_failure) = (Arc::clone(&turns), parts.on_failure);
     let thread = std::thread::Builder::new()
         .name("commit".into())
         .spawn(move || {
-            // Whatever a panic left half done is not used again, but for the log's end, which moves last.
-            let ran = catch_unwind(AssertUnwindSafe(|| committer.run(commands)));
-            let failure = match ran {
-                Ok(Ok(())) => None,
-                Ok(Err(Failed(why))) => Some(why),
-                Err(panic) => Some(format!("the commit thread panicked: {}", said(&*panic))),
-            };
+            take_turns(&taking, commands);
+            let (log, failure) = taking.end()?;
             if let Some(why) = failure {
-                committer.shared.reigns.store(false, Ordering::Release);
                 on_failure(why);
             }
-            committer.log
+            Some(log)
         })?;
-    Ok((Commit { queue, shared }, CommitThread { thread }))
+    let commit = Commit {
+        queue,
+        turns,
+        shared,
+    };
+    Ok((commit, CommitThread { thread }))
 }
 
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        (None, None) => "it did not say why",
-    }
+/// Does what waits until nothing can be written any more, or nobody is left who could ask.
+fn take_turns(turns: &Turns, mut commands: mpsc::Receiver<Asked>) {
+    while let Some(first) = commands.blocking_recv()
+        && turns.take(first, || commands.try_recv().ok()) == Then::GoOn
+    {}
 }
 
 impl Commit {
@@ -158,7 +170,7 @@ impl Commit {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, OpResult> {
         let (reply, answer) = oneshot::channel();
-        if self.queue.send(command(reply)).await.is_err() {
+        if self.have_done(command(reply)).await.is_err() {
             return Err(OpResult::refused(
                 ErrorCode::NotReady,
                 "this node stops; ask again later",
@@ -172,6 +184,34 @@ impl Commit {
         })
     }
 
+    /// Has a write committed, and answered: here if it is alone, else by the thread.
+    async fn have_done(&self, command: Command) -> Result<(), Stopped> {
+        let waits = self.turns.wait();
+        if !only_writes_here() || !waits.alone() || !command.is_small() {
+            return self.queue(command, waits).await;
+        }
+        // What else has arrived on this thread gets as far as this.
+        tokio::task::yield_now().await;
+        if !waits.alone() {
+            return self.queue(command, waits).await;
+        }
+        match self.turns.try_take(command) {
+            Ok(Then::GoOn) => Ok(()),
+            Ok(Then::End) => {
+                // The thread has to end. If the queue is full, it is awake and finds out by itself.
+                let _ = self.queue.try_send(Asked::new(Command::Stop, waits));
+                Ok(())
+            }
+            Err(command) => self.queue(command, waits).await,
+        }
+    }
+
+    /// Queues a command for the thread.
+    async fn queue(&self, command: Command, waits: Waits) -> Result<(), Stopped> {
+        let queued = self.queue.send(Asked::new(command, waits)).await;
+        queued.map_err(|_| Stopped)
+    }
+
     /// Appends a primary's frames as they are, syncs and publishes them.
     ///
     /// # Errors
@@ -181,10 +221,8 @@ impl Commit {
     /// Once queued they are appended, whether or not the caller still waits.
     pub async fn append(&self, frames: Vec<Frame>) -> Result<(), AppendError> {
         let (reply, answer) = oneshot::channel();
-        self.queue
-            .send(Command::Frames { frames, reply })
-            .await
-            .map_err(|_| AppendError::Ended)?;
+        self.queue(Command::Frames { frames, reply }, self.turns.wait())
+            .await?;
         answer.await.map_err(|_| AppendError::Ended)?
     }
 
@@ -205,10 +243,7 @@ impl Commit {
             node,
             reply,
         };
-        self.queue
-            .send(command)
-            .await
-            .map_err(|_| AppendError::Ended)?;
+        self.queue(command, self.turns.wait()).await?;
         answer.await.map_err(|_| AppendError::Ended)?
     }
 
@@ -216,12 +251,8 @@ impl Commit {
     /// were deleted.
     pub async fn delete_expired(&self, entries: Vec<(Bytes, Position)>) -> usize {
         let (reply, answer) = oneshot::channel();
-        if self
-            .queue
-            .send(Command::Expired { entries, reply })
-            .await
-            .is_err()
-        {
+        let command = Command::Expired { entries, reply };
+        if self.queue(command, self.turns.wait()).await.is_err() {
             return 0;
         }
         answer.await.unwrap_or(0)
@@ -235,7 +266,9 @@ impl Commit {
     /// Ends the thread once what is queued is worked off; later commands are refused. Blocks until it is queued.
     pub fn stop(&self) {
         self.end_reign();
-        let _ = self.queue.blocking_send(Command::Stop);
+        let _ = self
+            .queue
+            .blocking_send(Asked::new(Command::Stop, self.turns.wait()));
     }
 
     /// Whether this node takes writes.
@@ -246,7 +279,9 @@ impl Commit {
     /// Does something on the thread, between its commands.
     #[cfg(test)]
     pub(crate) fn run_on_thread(&self, work: impl FnOnce() + Send + 'static) {
-        let queued = self.queue.try_send(Command::Run(Box::new(work)));
+        let queued = self
+            .queue
+            .try_send(Asked::new(Command::Run(Box::new(work)), self.turns.wait()));
         assert!(queued.is_ok(), "the thread runs and its queue is not full");
     }
 
@@ -264,6 +299,6 @@ impl Commit {
 impl CommitThread {
     /// Waits until the thread has ended, see [`Commit::stop`]; its part of the log.
     pub fn join(self) -> Option<LogWriter> {
-        self.thread.join().ok()
+        self.thread.join().ok().flatten()
     }
 }

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -18,10 +18,10 @@ use kvclient::{
     },
 };
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
-    command::{AppendError, Command},
+    command::{AppendError, Command, SMALL_OPS},
     group::{Group, Refusal, Waiting},
     remembered::Remembered,
 };
@@ -33,6 +33,23 @@ use crate::{
 
 /// Bounds of the buckets for append and sync: 50 us, each twice the one before, 16 of them, up to 1.6 s.
 const SYNC_SECONDS: (f64, f64, u16) = (50e-6, 2.0, 16);
+
+/// Syncs that take less than this on average are waited for by who asks. It is what a worker may lose to one write:
+/// as much as it takes to serve some fifty reads. Slower syncs are left to the thread: beside them the way through
+/// it costs little.
+///
+/// Tests do not depend on how fast the disk is.
+const SWIFT: Duration = match cfg!(test) {
+    true => Duration::from_secs(3_600),
+    false => Duration::from_micros(500),
+};
+
+/// After so many small groups in a row there are few who write. Where there are many, the next writes gather during the
+/// sync of those before, and a group is small by chance.
+pub(super) const QUIET_AFTER: u32 = 4;
+
+/// Room that the segment must have, in bytes: more than a small group takes. To begin the next takes three syncs.
+const SWIFT_ROOM_BYTES: u64 = 256 << 10;
 
 /// Remembered requests that are read at once when a reign begins.
 const RECALL_PAGE: usize = 4_096;
@@ -70,6 +87,13 @@ pub(super) struct Shared {
     pub(super) stats: CommitStats,
 }
 
+/// Whether anything can be written afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    GoOn,
+    End,
+}
+
 /// Storage failed: whether the group at hand is durable is unknown.
 pub(super) struct Failed(pub(super) String);
 
@@ -84,29 +108,47 @@ pub(super) struct Committer {
     pub(super) remembered: Remembered,
     /// Where outcomes are encoded, kept so that it is not allocated for each.
     pub(super) scratch: Vec<u8>,
+    /// Moving average of what an append with its sync took.
+    pub(super) recent_sync: Duration,
+    /// Groups in a row that were small.
+    pub(super) small_groups: u32,
 }
 
 impl Committer {
-    pub(super) fn run(&mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Failed> {
-        let mut held_over = None;
-        while let Some(command) = held_over.take().or_else(|| commands.blocking_recv()) {
+    /// Does a command and those that `next` gives behind it, as one group or, if one of them has to go alone, several.
+    pub(super) fn run(
+        &mut self,
+        first: Command,
+        mut next: impl FnMut() -> Option<Command>,
+    ) -> Result<Then, Failed> {
+        let mut at_hand = Some(first);
+        while let Some(command) = at_hand.take() {
             match command {
                 Command::Frames { frames, reply } => {
                     let outcome = self.append_frames(&frames)?;
                     let _ = reply.send(outcome);
                 }
-                Command::Stop => return Ok(()),
-                first => held_over = self.commit_group(first, &mut commands)?,
+                Command::Stop => return Ok(Then::End),
+                first => at_hand = self.commit_group(first, &mut next)?,
             }
         }
-        Ok(())
+        Ok(Then::GoOn)
+    }
+
+    /// Whether a small group will be over soon: syncs are fast, nothing else is there to wait for, and more writes are
+    /// hardly on their way.
+    pub(super) fn is_swift(&self) -> bool {
+        self.recent_sync < SWIFT
+            && self.small_groups >= QUIET_AFTER
+            && self.log.room_bytes() > SWIFT_ROOM_BYTES
+            && self.store.has_room()
     }
 
     /// Commits `first` and what waits behind it; gives back a command that has to go alone.
     fn commit_group(
         &mut self,
         first: Command,
-        commands: &mut mpsc::Receiver<Command>,
+        behind: &mut impl FnMut() -> Option<Command>,
     ) -> Result<Option<Command>, Failed> {
         let mut group = Group::new(self.clock.now_ms());
         self.remembered.forget_idle(group.time_ms);
@@ -117,6 +159,10 @@ impl Committer {
             group.time_ms = self.clock.now_ms();
             match command {
                 Command::Frames { .. } | Command::Stop => {
+                    self.small_groups = match ops <= SMALL_OPS {
+                        true => self.small_groups.saturating_add(1),
+                        false => 0,
+                    };
                     self.close(&mut group)?;
                     return Ok(Some(command));
                 }
@@ -149,7 +195,7 @@ impl Committer {
                 }
             }
             if ops < MAX_BATCH_OPS {
-                next = commands.try_recv().ok();
+                next = behind();
             }
         }
         self.close(&mut group)?;
@@ -301,7 +347,9 @@ impl Committer {
         }
         let stats = &self.shared.stats;
         let add = |counter: &AtomicU64, value: u64| counter.fetch_add(value, Ordering::Relaxed);
-        stats.sync_seconds.observe(before.elapsed().as_secs_f64());
+        let took = before.elapsed();
+        self.recent_sync = (self.recent_sync * 3 + took) / 4;
+        stats.sync_seconds.observe(took.as_secs_f64());
         add(&stats.frames, frames.len() as u64);
         add(
             &stats.records,

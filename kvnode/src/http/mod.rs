@@ -28,7 +28,7 @@ use kvclient::wire::{error::ErrorCode, route};
 
 pub(crate) use admin::ClusterStatus;
 
-use crate::service::Service;
+use crate::{begun, service::Service};
 use request::BadRequest;
 
 /// Puts the table into an application.
@@ -42,6 +42,7 @@ async fn dispatch(
     service: web::Data<Service>,
     cluster_status: web::Data<ClusterStatus>,
 ) -> HttpResponse {
+    begun::count();
     let is_chunked = request.headers().contains_key("transfer-encoding");
     let method = request.method().clone();
     let response = match guard::check(&request, &service) {

@@ -21,7 +21,7 @@ use super::{
     window::{Span, Window},
 };
 
-/// Appends frames. There is one per log, and one thread has it.
+/// Appends frames. There is one per log, and one thread at a time has it.
 #[derive(Debug)]
 pub struct LogWriter {
     shared: Arc<Shared>,
@@ -51,6 +51,11 @@ impl LogWriter {
     /// What the next frame has to follow.
     pub fn end(&self) -> Link {
         self.end.link
+    }
+
+    /// What still fits the segment, in bytes.
+    pub fn room_bytes(&self) -> u64 {
+        self.segment.bytes - self.end.at
     }
 
     /// Appends frames and syncs them, with one sync if it is one frame and the segment has room. On return they
@@ -108,8 +113,7 @@ impl LogWriter {
 
     /// Splits frames into the run that still fits this segment, maybe empty, and one run per further segment.
     fn plan<'a>(&self, frames: &'a [Frame]) -> (&'a [Frame], Vec<&'a [Frame]>) {
-        let room = self.segment.bytes - self.end.at;
-        let (here, mut rest) = frames.split_at(fitting(frames, room));
+        let (here, mut rest) = frames.split_at(fitting(frames, self.room_bytes()));
         let mut further = Vec::new();
         let whole_segment = self.shared.home.options.segment_bytes - self.segment.start().at;
         while !rest.is_empty() {

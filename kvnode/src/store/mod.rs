@@ -7,7 +7,7 @@
 //! `truncated <= applied <= visible <= durable`: the store knows the middle two. It is told of frames in order and
 //! checks that they follow each other; that they are durable is the caller's promise.
 //!
-//! Called by: the commit thread (`publish`, alone), HTTP handlers (reads), the node (open, close, watches).
+//! Called by: whoever commits (`publish`, one at a time), HTTP handlers (reads), the node (open, close, watches).
 
 #[cfg(feature = "bench")]
 #[doc(hidden)]
@@ -284,8 +284,13 @@ impl Store {
         self.inner.core.can_accept()
     }
 
-    /// Makes one durable frame visible as a whole: its effects, then `visible` = `link.position`. Only the commit
-    /// thread may call it. Frames that are visible already change nothing. Waits while two memtables are live and the
+    /// Whether [`Self::publish`] would not have to wait now.
+    pub fn has_room(&self) -> bool {
+        self.inner.core.has_room()
+    }
+
+    /// Makes one durable frame visible as a whole: its effects, then `visible` = `link.position`. Only who
+    /// commits may call it. Frames that are visible already change nothing. Waits while two memtables are live and the
     /// flush of the older one makes progress.
     ///
     /// # Errors

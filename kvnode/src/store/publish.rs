@@ -1,4 +1,4 @@
-//! Makes durable frames visible. Called by the commit thread only, live and when the log is read at start.
+//! Makes durable frames visible. Called by whoever commits, one at a time, live and when the log is read at start.
 //!
 //! Every record that gets here is newer than all that is stored, since frames at or below `visible` are left out. So
 //! only `expire` needs to know what lies below the active memtable: it copies that entry up.
@@ -28,6 +28,11 @@ impl Core {
             return Ok(());
         }
         self.lock().check()
+    }
+
+    /// Whether a frame can be made visible without waiting for the flush.
+    pub(super) fn has_room(&self) -> bool {
+        !self.lock().freeze_pending
     }
 
     /// Makes one frame visible as a whole.

@@ -42,10 +42,16 @@ async fn started(dir: &Path) -> Started {
 
 /// One that makes frames of up to so many bytes, whatever the log takes.
 async fn started_with(dir: &Path, max_frame_bytes: usize) -> Started {
+    started_in(dir, LOG, max_frame_bytes).await
+}
+
+/// One whose log is made with these options.
+async fn started_in(dir: &Path, log_options: LogOptions, max_frame_bytes: usize) -> Started {
     let (lmdb, options) = (dir.join("lmdb"), StoreOptions::default());
     Store::create(&lmdb, HISTORY, &options).unwrap();
     let store = Store::open(&lmdb, HISTORY, options).unwrap();
-    let (log, writer) = Log::create(&dir.join("log"), HISTORY, Link::default(), LOG).unwrap();
+    let (log, writer) =
+        Log::create(&dir.join("log"), HISTORY, Link::default(), log_options).unwrap();
     let (failed, failures) = mpsc::channel();
     let clock = Arc::new(ShardClock::start(0));
     let parts = CommitParts {
@@ -160,7 +166,7 @@ async fn a_group_larger_than_a_frame_is_split_to_fit() {
     };
     let results = commit.write((0..40).map(expiring).collect()).await;
     // Shard time goes on in whole milliseconds.
-    tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+    tokio::time::sleep(Duration::from_millis(3)).await;
     let due = results.iter().enumerate().map(|(nth, result)| {
         let position = result.etag.unwrap();
         (Bytes::from(key(nth)), position)
@@ -216,6 +222,108 @@ async fn a_panic_is_a_failure_and_leaves_who_waits_in_the_unknown() {
         (unknown[0].status, unknown[0].applied),
         (503, Some(Applied::Unknown))
     );
+    let why = tokio::task::spawn_blocking(move || failures.recv().unwrap());
+    assert_eq!(why.await.unwrap(), "the commit thread panicked: a mistake");
+    assert!(!commit.reigns());
+    let refused = commit.write(vec![put("a", 1)]).await;
+    assert_eq!(refused[0].applied, Some(Applied::No));
+}
+
+/// One with a segment that has room for long.
+async fn started_roomy(dir: &Path) -> Started {
+    let options = LogOptions {
+        segment_bytes: 4 << 20,
+        ..LOG
+    };
+    started_in(dir, options, LOG.max_frame_bytes).await
+}
+
+/// A write beside which nobody waits, nor has the turn any more, and its answer.
+async fn alone(commit: &Commit, write: WriteOp) -> (Command, oneshot::Receiver<Vec<OpResult>>) {
+    let (reply, answer) = oneshot::channel();
+    let ops = vec![write];
+    while !commit.turns.wait().alone() {
+        tokio::task::yield_now().await;
+    }
+    (Command::Writes { ops, reply }, answer)
+}
+
+#[tokio::test]
+async fn a_lone_write_is_done_by_who_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { log, commit, .. } = started_roomy(dir.path()).await;
+    let (command, mut answer) = alone(&commit, put("a", 1)).await;
+    assert!(commit.turns.try_take(command).is_ok());
+    assert_eq!(answer.try_recv().unwrap()[0].status, 204);
+    assert_eq!(log.durable(), Position::new(1, 2));
+}
+
+/// Else the next would be begun, or a flush waited for, on a thread that has other things to do.
+#[tokio::test]
+async fn a_lone_write_at_the_end_of_a_segment_is_left_to_the_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { commit, .. } = started(dir.path()).await;
+    let (command, _answer) = alone(&commit, put("a", 1)).await;
+    assert!(commit.turns.try_take(command).is_err());
+    assert_eq!(statuses(&commit, vec![put("a", 1)]).await, [204]);
+}
+
+/// While a command is worked on, and until its group is answered, nobody else writes.
+#[tokio::test]
+async fn what_waits_is_not_overtaken() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { commit, .. } = started_roomy(dir.path()).await;
+    let (go_on, waits) = mpsc::channel::<()>();
+    let (begun, begins) = mpsc::channel::<()>();
+    commit.run_on_thread(move || {
+        begun.send(()).unwrap();
+        let _ = waits.recv();
+    });
+    begins.recv().unwrap();
+    assert!(!commit.turns.wait().alone());
+    let (reply, _answer) = oneshot::channel();
+    let ops = vec![put("a", 1)];
+    assert!(
+        commit
+            .turns
+            .try_take(Command::Writes { ops, reply })
+            .is_err()
+    );
+    drop(go_on);
+}
+
+#[tokio::test]
+async fn writes_at_the_same_time_are_one_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started { commit, .. } = started_roomy(dir.path()).await;
+    let frames = || commit.stats().frames.load(Ordering::Relaxed);
+    let (go_on, waits) = mpsc::channel::<()>();
+    commit.run_on_thread(move || {
+        let _ = waits.recv();
+    });
+    let before = frames();
+    let mut writes: Vec<_> = (0..8)
+        .map(|nth| Box::pin(commit.write(vec![put(&format!("{nth}"), 1)])))
+        .collect();
+    for write in &mut writes {
+        assert!(futures_util::poll!(write).is_pending(), "it is queued");
+    }
+    drop(go_on);
+    for write in writes {
+        assert_eq!(write.await[0].status, 204);
+    }
+    assert_eq!(frames(), before + 1);
+}
+
+/// It would go on as if nothing had been, or take the worker with it and leave the node ready.
+#[tokio::test]
+async fn a_panic_of_who_asks_is_a_failure_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let Started {
+        commit, failures, ..
+    } = started_roomy(dir.path()).await;
+    let mistake = Command::Run(Box::new(|| panic!("a mistake")));
+    commit.have_done(mistake).await.ok().unwrap();
     let why = tokio::task::spawn_blocking(move || failures.recv().unwrap());
     assert_eq!(why.await.unwrap(), "the commit thread panicked: a mistake");
     assert!(!commit.reigns());
