@@ -100,7 +100,7 @@ pub struct Settings {
     /// Largest value, at most 16MiB [default: 1MiB].
     #[arg(long, env = "KVNODE_MAX_VALUE_SIZE", value_name = "SIZE")]
     pub max_value_size: Option<ByteSize>,
-    /// Size of one memtable; at most two live [default: 64MiB].
+    /// Size of one memtable; all together take at most twice as much [default: 64MiB].
     #[arg(long, env = "KVNODE_MEMTABLE_SIZE", value_name = "SIZE")]
     pub memtable_size: Option<ByteSize>,
     /// Address space for LMDB; the file grows with the data only [default: 64GiB].

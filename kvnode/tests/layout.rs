@@ -57,6 +57,7 @@ const ORDER: &[&str] = &[
     "store/merge",
     "store/writer",
     "store/sweep",
+    "store/view",
     "store/core",
     "store/publish",
     "store/read",

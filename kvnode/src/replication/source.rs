@@ -46,8 +46,7 @@ pub async fn answer(service: &Service, storage: &Storage, pull: &PullRequest) ->
         Ok(Verdict::Continue) => frames(storage, pull, arrived).await,
         Ok(verdict) => refuse(service, storage, verdict),
     };
-    let mut newest = storage.store.checkpoints();
-    newest.drain(..newest.len().saturating_sub(CHECKPOINTS));
+    let newest = storage.store.newest_checkpoints(CHECKPOINTS);
     PullAnswer {
         durable: Some(storage.log.durable()),
         history: Some(storage.history),

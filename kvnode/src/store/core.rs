@@ -21,9 +21,9 @@ use tokio::sync::watch;
 use super::{
     env::Env,
     error::StoreError,
-    memtable::Memtable,
     meta::Meta,
     tables::{Problem, StoredEntry},
+    view::View,
 };
 
 /// Checkpoints that are kept: a replica that lags by more of them has other troubles.
@@ -34,8 +34,9 @@ const KEPT_CHECKPOINTS: usize = 64;
 pub struct StoreOptions {
     /// What the file may grow to, in bytes. Default 64 GiB: only address space until it is used.
     pub map_size_bytes: usize,
-    /// Size at which a memtable is frozen, in bytes; at most two are live. Default 64 MiB: a flush of so many random
-    /// writes shares the pages they dirty, and publishing as much again at start takes half a second.
+    /// Size at which a memtable is frozen, in bytes; all that are live weigh at most twice as much. Default 64 MiB: a
+    /// flush of so many random writes shares the pages they dirty, and publishing as much again at start takes half a
+    /// second. Large values share no pages, so a memtable with an eighth of this in such values is frozen already.
     pub memtable_bytes: usize,
     /// A memtable is frozen at the first frame end at or past each multiple of this many seqs, so that primary and
     /// replica pass equal states. Default 1,048,576.
@@ -64,27 +65,11 @@ pub struct Checkpoint {
     pub digest: u64,
 }
 
-/// The memtables that lie over LMDB.
-#[derive(Debug, Default)]
-pub(super) struct View {
-    /// Takes new frames.
-    pub(super) active: Arc<Memtable>,
-    /// On its way into LMDB.
-    pub(super) frozen: Option<Arc<Memtable>>,
-}
-
-impl View {
-    /// The memtables, newest first.
-    pub(super) fn memtables(&self) -> impl Iterator<Item = &Memtable> {
-        std::iter::once(&*self.active).chain(self.frozen.as_deref())
-    }
-}
-
 /// What commit thread and flush thread tell each other.
 pub(super) struct State {
     /// What LMDB contains.
     pub(super) meta: Arc<Meta>,
-    /// The active memtable takes no more frames, but the frozen one is still there.
+    /// The active memtable takes no more frames, but there is no room for another frozen one.
     pub(super) freeze_pending: bool,
     /// Why the last flush found no room; it is being tried again.
     pub(super) no_room: Option<String>,
@@ -95,6 +80,8 @@ pub(super) struct State {
     /// The flush thread is to end.
     pub(super) closing: bool,
     pub(super) checkpoints: VecDeque<Checkpoint>,
+    /// The newest of them that stands at a multiple.
+    pub(super) at_multiple: Option<Checkpoint>,
     pub(super) flushes: u64,
     /// The client at which the next flush goes on to look for requests to forget.
     pub(super) sweep_from: u128,
@@ -138,6 +125,7 @@ impl Core {
                 floor_wanted: None,
                 closing: false,
                 checkpoints: VecDeque::new(),
+                at_multiple: None,
                 flushes: 0,
                 sweep_from: 0,
             }),
@@ -166,15 +154,14 @@ impl Core {
         self.changed.wait(state).expect("no holder panics")
     }
 
-    /// Freezes the active memtable, at once or as soon as the frozen one is gone.
+    /// Freezes the active memtable, at once or as soon as others are gone.
     pub(super) fn freeze(&self, state: &mut State) {
         let view = self.view.load();
-        state.freeze_pending = view.frozen.is_some();
-        if view.frozen.is_none() && view.active.read().end().is_some() {
-            self.view.store(Arc::new(View {
-                active: Arc::default(),
-                frozen: Some(view.active.clone()),
-            }));
+        let has_frames = view.active.read().end().is_some();
+        let has_room = view.has_room(2 * self.options.memtable_bytes);
+        state.freeze_pending = has_frames && !has_room;
+        if has_frames && has_room {
+            self.view.store(Arc::new(view.with_active_frozen()));
             self.changed.notify_all();
         }
     }
@@ -183,6 +170,19 @@ impl Core {
     pub(super) fn passes_checkpoint(&self, before: Seq, end: Seq) -> bool {
         let every = self.options.checkpoint_every.max(1);
         before / every < end / every
+    }
+
+    /// Up to `count` of the newest checkpoints, oldest first, and the newest one at a multiple if it is older than
+    /// those: that is where primary and replica meet for sure.
+    pub(super) fn newest_checkpoints(&self, count: usize) -> Vec<Checkpoint> {
+        let state = self.lock();
+        let kept = &state.checkpoints;
+        let newest = kept.range(kept.len().saturating_sub(count)..).copied();
+        let oldest = newest.clone().next();
+        let is_older =
+            |one: &Checkpoint| oldest.is_some_and(|oldest| one.position < oldest.position);
+        let at_multiple = state.at_multiple.filter(is_older);
+        at_multiple.into_iter().chain(newest).collect()
     }
 
     /// Counts a damaged entry.
@@ -219,13 +219,15 @@ impl State {
     }
 
     /// Remembers the sums of what LMDB contains now.
-    pub(super) fn add_checkpoint(&mut self) {
+    pub(super) fn add_checkpoint(&mut self) -> Checkpoint {
         if self.checkpoints.len() == KEPT_CHECKPOINTS {
             self.checkpoints.pop_front();
         }
-        self.checkpoints.push_back(Checkpoint {
+        let checkpoint = Checkpoint {
             position: self.meta.applied.position,
             digest: self.meta.sums.digest(),
-        });
+        };
+        self.checkpoints.push_back(checkpoint);
+        checkpoint
     }
 }

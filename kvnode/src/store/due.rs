@@ -1,7 +1,7 @@
 //! What is due: entries whose time has come, for the sweeper of the primary.
 //!
-//! Three indexes are asked, newest first: active memtable, frozen memtable, the table `expiry`. A row counts only if
-//! nothing newer is known about its key. Locks are held for lookups only, the transaction as long as rows are gone
+//! All indexes are asked, newest first: those of the memtables, then the table `expiry`. A row counts only if nothing
+//! newer is known about its key. Locks are held for lookups only, the transaction as long as rows are gone
 //! through; rows that were overwritten but not flushed cost one lookup each.
 
 use std::ops::Bound;
@@ -10,10 +10,12 @@ use bytes::Bytes;
 use kvclient::position::{Position, Seq};
 
 use super::{
-    core::{Core, View},
+    core::Core,
     error::StoreError,
+    memtable::Memtable,
     row::Row,
     tables::{StoredEntry, expiry_key, parse_expiry_key},
+    view::View,
 };
 
 /// An entry whose time has come, with that time.
@@ -58,14 +60,14 @@ impl Core {
 }
 
 fn from_memtables(view: &View, now_ms: u64, max: usize) -> Vec<Due> {
-    let active = view.active.read();
-    let mut due: Vec<_> = active.due(now_ms).take(max).map(copied).collect();
-    if let Some(frozen) = &view.frozen {
-        let frozen = frozen.read();
-        let uncovered = frozen
-            .due(now_ms)
-            .filter(|(_, row)| active.get(row.key()).is_none());
-        due.extend(uncovered.take(max).map(copied));
+    // Held together without a deadlock: only the active one is ever locked for writing, and it comes first.
+    let contents: Vec<_> = view.memtables().map(Memtable::read).collect();
+    let mut due = Vec::new();
+    for (at, content) in contents.iter().enumerate() {
+        let newer = &contents[..at];
+        let is_newest = |row: &Row| newer.iter().all(|newer| newer.get(row.key()).is_none());
+        let rows = content.due(now_ms).filter(|(_, row)| is_newest(row));
+        due.extend(rows.take(max).map(copied));
     }
     due
 }

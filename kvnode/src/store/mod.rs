@@ -33,6 +33,7 @@ mod sums;
 mod sweep;
 mod tables;
 mod verify;
+mod view;
 mod writer;
 
 use std::{
@@ -290,8 +291,8 @@ impl Store {
     }
 
     /// Makes one durable frame visible as a whole: its effects, then `visible` = `link.position`. Only who
-    /// commits may call it. Frames that are visible already change nothing. Waits while two memtables are live and the
-    /// flush of the older one makes progress.
+    /// commits may call it. Frames that are visible already change nothing. Waits while memtables weigh what two may and
+    /// the flush of the oldest one makes progress.
     ///
     /// # Errors
     /// `Fatal`: the frame does not follow, or storage has failed. It may come back at the next start: those who wait
@@ -341,6 +342,12 @@ impl Store {
     /// The newest checkpoints, oldest first, at most 64: one after each flush since it was opened.
     pub fn checkpoints(&self) -> Vec<Checkpoint> {
         self.inner.core.lock().checkpoints.iter().copied().collect()
+    }
+
+    /// Up to `count` of the newest of these, and the newest at a multiple of [`StoreOptions::checkpoint_every`] if it
+    /// is older.
+    pub fn newest_checkpoints(&self, count: usize) -> Vec<Checkpoint> {
+        self.inner.core.newest_checkpoints(count)
     }
 
     /// What it counts.

@@ -18,7 +18,9 @@ use kvclient::{
 use super::{
     core::{Core, State},
     error::StoreError,
+    memtable::Content,
     tables::Entry,
+    view::View,
 };
 
 impl Core {
@@ -64,13 +66,20 @@ impl Core {
         }
         // Under the lock: who sees a frame's entries must not be told a position before it.
         self.set_visible(link.position);
-        let full = active.is_full(self.options.memtable_bytes);
+        let full = self.is_due(&view, &active);
         drop(active);
         self.visible_watch.send_replace(link.position);
         if full || self.passes_checkpoint(visible.seq, link.position.seq) {
             self.freeze(&mut state);
         }
         Ok(())
+    }
+
+    /// Whether a memtable takes no more frames: it is full, or with the frozen ones it weighs what two of them may.
+    fn is_due(&self, view: &View, active: &Content) -> bool {
+        let limit_bytes = self.options.memtable_bytes;
+        let together = || view.frozen_weight_bytes() + active.weight_bytes();
+        active.is_full(limit_bytes) || together() >= 2 * limit_bytes
     }
 
     fn wait_for_room(&self) -> Result<MutexGuard<'_, State>, StoreError> {

@@ -9,11 +9,12 @@
 //! another thread means two wake-ups, which cost more than the read.
 
 use super::{
-    core::{Core, View},
+    core::Core,
     error::StoreError,
     memtable::TOGETHER,
     row::Row,
     tables::{Entry, StoredEntry},
+    view::View,
 };
 use kvclient::key::MAX_KEY_BYTES;
 
@@ -56,10 +57,10 @@ impl Core {
 
     /// The entry of a key of which the active memtable says nothing.
     fn entry_below(&self, key: &[u8], view: &View) -> Result<Option<Entry>, StoreError> {
-        if let Some(frozen) = &view.frozen
-            && let Some(row) = frozen.read().get(key)
-        {
-            return Ok(row.to_entry());
+        for frozen in view.memtables().skip(1) {
+            if let Some(row) = frozen.read().get(key) {
+                return Ok(row.to_entry());
+            }
         }
         self.stored(key)
     }

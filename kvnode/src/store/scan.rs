@@ -20,15 +20,11 @@ use super::{
     effect::Slot,
     error::StoreError,
     merge::{Bounds, Candidate, Merge, Order, Overlay},
-    tables::{ENTRY_HEADER_BYTES, Entry, StoredEntry},
+    tables::{ENTRY_HEADER_BYTES, Entry, INLINE_ROW_BYTES, StoredEntry},
 };
 
 /// Most rows that one round takes from a memtable.
 const WINDOW_ROWS: usize = 1024;
-
-/// A key with its row up to here stands in LMDB's leaf pages; a larger row has pages of its own, which a scan
-/// of keys leaves alone.
-const INLINE_ROW_BYTES: usize = 2000;
 
 /// Which keys, in which order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,12 +177,12 @@ impl PageMaker<'_> {
         Ok(horizon.map_or(Round::Done, Round::SeenUpTo))
     }
 
-    /// Pins the memtables and takes what they say, the older one first.
+    /// Pins the memtables and takes what they say, the oldest one first.
     fn overlay(&self, bounds: Bounds, order: Order) -> Overlay {
         let window = self.limits.max_entries.clamp(1, WINDOW_ROWS);
         let view = self.core.view.load();
         let mut overlay = Overlay::default();
-        for memtable in view.frozen.as_deref().into_iter().chain([&*view.active]) {
+        for memtable in view.memtables().rev() {
             overlay.cover(memtable, bounds, order, window);
         }
         overlay

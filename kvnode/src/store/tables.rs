@@ -33,6 +33,15 @@ use xxhash_rust::xxh3::Xxh3;
 pub(super) const ENTRY_HEADER_BYTES: usize = 28;
 const ENTRY_CRC_AT: usize = 24;
 
+/// LMDB's page on nearly every machine. Where it is larger, estimates that go by it are too low.
+const PAGE_BYTES: usize = 4096;
+
+/// What stands before the rows on pages of their own.
+const PAGE_HEADER_BYTES: usize = 16;
+
+/// A key with its row up to here stands in LMDB's leaf pages, two or more to a page; a larger row has pages of its own.
+pub(super) const INLINE_ROW_BYTES: usize = 2000;
+
 /// One stored value with what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -162,6 +171,15 @@ pub(super) fn entry_hash(
     hasher.digest()
 }
 
+/// What an entry takes in LMDB on pages of its own; 0 if it stands in a leaf page.
+pub(super) fn own_pages_bytes(key_bytes: usize, value_bytes: usize) -> usize {
+    let row_bytes = ENTRY_HEADER_BYTES + value_bytes;
+    match key_bytes + row_bytes {
+        ..=INLINE_ROW_BYTES => 0,
+        _ => (PAGE_HEADER_BYTES + row_bytes).next_multiple_of(PAGE_BYTES),
+    }
+}
+
 /// Key of a row in `expiry`.
 pub(super) fn expiry_key(at_ms: u64, seq: u64) -> [u8; 16] {
     (u128::from(at_ms) << 64 | u128::from(seq)).to_be_bytes()
@@ -245,6 +263,20 @@ mod tests {
                 StoredEntry::check(b"user:1", &row[..len]).is_err(),
                 "cut to {len}"
             );
+        }
+    }
+
+    #[test]
+    fn large_values_have_pages_of_their_own() {
+        let cases = [
+            (100, 0),
+            (4_096 - 44, 4_096),
+            (4_096 - 43, 8_192),
+            (4_096, 8_192),
+            (65_536, 17 * 4_096),
+        ];
+        for (value_bytes, own_bytes) in cases {
+            assert_eq!(own_pages_bytes(16, value_bytes), own_bytes);
         }
     }
 

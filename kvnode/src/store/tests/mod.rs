@@ -2,6 +2,7 @@
 
 mod basics;
 mod copies;
+mod large;
 mod measure;
 mod model;
 mod scans;
