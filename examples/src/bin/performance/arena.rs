@@ -38,8 +38,8 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// Starts everyone and stores all keys.
-    pub(crate) async fn start(bench: &Bench) -> anyhow::Result<Self> {
+    /// Starts everyone and stores all keys that a load is about.
+    pub(crate) async fn start(bench: &Bench, load: &Load) -> anyhow::Result<Self> {
         let cluster = Cluster::start(bench, Shape::primaries(usize::from(PRIMARIES))).await?;
         let mut arena = Self {
             sides: vec![Side::kvclient(cluster.client()?, cluster.ids())],
@@ -52,7 +52,7 @@ impl Arena {
         arena
             .add(bench, "Valkey", programs.valkey.as_deref())
             .await?;
-        arena.fill(bench).await?;
+        arena.fill(load).await?;
         Ok(arena)
     }
 
@@ -106,8 +106,7 @@ impl Arena {
         Ok(())
     }
 
-    async fn fill(&self, bench: &Bench) -> anyhow::Result<()> {
-        let load = Load::to_fill(bench.keys());
+    async fn fill(&self, load: &Load) -> anyhow::Result<()> {
         self.set_sync(Sync::EverySecond).await?;
         // The two clients of one peer reach the same servers.
         for side in self
@@ -116,7 +115,7 @@ impl Arena {
             .take(1)
             .chain(self.sides.iter().skip(1).step_by(2))
         {
-            side.fill(&load).await?;
+            side.fill(load).await?;
         }
         Ok(())
     }

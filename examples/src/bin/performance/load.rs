@@ -22,8 +22,9 @@ const KEY_DIGITS: usize = 8;
 /// Bytes of each value, where a row does not say otherwise.
 pub(crate) const VALUE_BYTES: usize = 100;
 
-/// Writes under way at once while a store is filled.
+/// Most writes under way at once while a store is filled, and most bytes of them.
 const FILLING: usize = 256;
+const FILLING_BYTES: usize = 16 << 20;
 
 /// One op of this many is a write in [`Work::Mixed`].
 const MIXED_WRITES: usize = 10;
@@ -117,6 +118,7 @@ impl Load {
 
     /// Stores every key once.
     pub(crate) async fn fill<C: Contender>(&self, contender: &C) -> anyhow::Result<()> {
+        let at_once = FILLING.min(FILLING_BYTES / self.value_bytes);
         stream::iter(0..self.keys)
             .map(|number| {
                 let mut contender = contender.clone();
@@ -126,7 +128,7 @@ impl Load {
                         .await
                 }
             })
-            .buffer_unordered(FILLING)
+            .buffer_unordered(at_once)
             .try_collect::<()>()
             .await
             .context("filling")

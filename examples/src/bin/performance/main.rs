@@ -26,6 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use arena::Arena;
 use bench::{Bench, Form, Programs, find};
+use load::Load;
 use outcome::Outcome;
 use report::{Circumstances, Report};
 use rows::{Row, Run};
@@ -114,7 +115,7 @@ async fn measure(row: &Row, bench: &Bench, arena: &mut Option<Arena>) -> anyhow:
     if matches!(row.run, Run::Alone(_)) {
         *arena = None;
     } else if arena.is_none() {
-        *arena = Some(Arena::start(bench).await?);
+        *arena = Some(Arena::start(bench, &Load::to_fill(bench.keys())).await?);
     }
     match (&row.run, arena) {
         (Run::Contest(contest), Some(arena)) => contest.run(bench, arena).await,

@@ -41,19 +41,25 @@ impl Contest {
             ..Load::of(bench, self.work, self.tasks, bench.keys())
         };
         arena.set_sync(self.sync).await?;
-        let sides = arena.sides.len();
-        let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); sides];
-        for turn in 0..bench.rounds * sides {
-            let at = (turn + turn / sides) % sides;
-            arena.settle().await?;
-            measured[at].push(arena.sides[at].measure(&load).await?);
-        }
-        let names = arena.sides.iter().map(|side| side.name.as_str());
-        let lines = names
-            .zip(&measured)
-            .map(|(name, rounds)| line(name, rounds));
-        Ok(self.judge.verdict(lines.collect(), arena.missing.clone()))
+        let lines = turns(bench.rounds, arena, &load).await?;
+        Ok(self.judge.verdict(lines, arena.missing.clone()))
     }
+}
+
+/// All rounds of one load: a line for each side, in their order.
+pub(super) async fn turns(rounds: usize, arena: &Arena, load: &Load) -> anyhow::Result<Vec<Line>> {
+    let sides = arena.sides.len();
+    let mut measured: Vec<Vec<Measured>> = vec![Vec::new(); sides];
+    for turn in 0..rounds * sides {
+        let at = (turn + turn / sides) % sides;
+        arena.settle().await?;
+        measured[at].push(arena.sides[at].measure(load).await?);
+    }
+    let names = arena.sides.iter().map(|side| side.name.as_str());
+    let lines = names
+        .zip(&measured)
+        .map(|(name, rounds)| line(name, rounds));
+    Ok(lines.collect())
 }
 
 fn line(name: &str, rounds: &[Measured]) -> Line {
