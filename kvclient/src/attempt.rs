@@ -129,11 +129,11 @@ impl AttemptError {
     /// # Errors
     /// [`Self::Redirected`] or [`Self::Refused`], as the node said.
     pub fn check(result: OpResult) -> Result<OpResult, Self> {
+        if Self::is_answer(&result) {
+            return Ok(result);
+        }
         let target = || result.target.as_deref().and_then(|text| text.parse().ok());
         match result.status {
-            200..=299 | 304 => Ok(result),
-            // Without that code it is another program's, or a path that is not there.
-            404 if result.error_code() == Some(ErrorCode::NotFound) => Ok(result),
             307 => Err(Self::Redirected { target: target() }),
             status => Err(Self::Refused(Refusal {
                 status,
@@ -144,6 +144,16 @@ impl AttemptError {
                 code: result.error_code().unwrap_or(ErrorCode::Other),
                 message: result.error.map(|error| error.message).unwrap_or_default(),
             })),
+        }
+    }
+
+    /// Whether an op's result is what was asked for, if only that there is no such key.
+    pub(crate) fn is_answer(result: &OpResult) -> bool {
+        match result.status {
+            200..=299 | 304 => true,
+            // Without that code it is another program's, or a path that is not there.
+            404 => result.error_code() == Some(ErrorCode::NotFound),
+            _ => false,
         }
     }
 

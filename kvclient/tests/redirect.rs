@@ -124,7 +124,7 @@ async fn a_write_refused_by_a_replica_goes_to_the_primary() {
         let Reply::Answer(mut result) = refused(ErrorCode::ReadOnlyReplica, None) else {
             unreachable!("a refusal is an answer")
         };
-        result.target = Some(primary.clone());
+        result.target = Some(primary.clone().into());
         Reply::Answer(result)
     });
     let key = key_of(&cluster.map(1), 0);

@@ -473,7 +473,7 @@ fn redirected(target: &Address, applied: Option<Applied>) -> OpResult {
     OpResult {
         status: 307,
         applied,
-        target: Some(target.to_string()),
+        target: Some(target.to_string().into()),
         ..OpResult::default()
     }
 }
@@ -483,6 +483,6 @@ fn read_only(primary: &Address) -> OpResult {
         "this node is a replica and takes no writes; send them to the primary at {primary}"
     );
     let mut refused = OpResult::refused(ErrorCode::ReadOnlyReplica, message, Some(Applied::No));
-    refused.target = Some(primary.to_string());
+    refused.target = Some(primary.to_string().into());
     refused
 }

@@ -45,9 +45,7 @@ pub(super) struct Notes<'a> {
 impl Trip {
     /// It is over with this answer.
     pub(super) fn ended(&self, answer: Answer, notes: Notes<'_>) -> Ended {
-        let answer = answer
-            .and_then(AttemptError::check)
-            .and_then(|result| check_whole(notes.intent, result));
+        let answer = judged(notes.intent, answer);
         let at = Instant::now();
         self.node.note(&answer, at - self.ticket.began(), at);
         notes.write(self, || match &answer {
@@ -94,23 +92,32 @@ impl Notes<'_> {
     }
 }
 
-/// A hit brings its value, and a write its position: without them it is no answer.
-fn check_whole(intent: &Intent<'_>, result: OpResult) -> Result<OpResult, AttemptError> {
+/// The answer, if it is one.
+fn judged(intent: &Intent<'_>, answer: Answer) -> Answer {
+    match &answer {
+        Ok(result) if AttemptError::is_answer(result) => match is_whole(intent, result) {
+            true => answer,
+            false => {
+                let problem = "a success without its value or position".to_owned();
+                Err(AttemptError::Undecodable(problem))
+            }
+        },
+        _ => answer.and_then(AttemptError::check),
+    }
+}
+
+/// A hit brings its value, and a write its position.
+fn is_whole(intent: &Intent<'_>, result: &OpResult) -> bool {
     let position = result.position.or(result.etag);
-    let missing = match (intent.kind, result.status) {
-        (OpKind::Read, 200) => result.value.is_none(),
-        (OpKind::Read, _) => false,
+    match (intent.kind, result.status) {
+        (OpKind::Read, 200) => result.value.is_some(),
+        (OpKind::Read, _) => true,
         // An atomic batch has one for each of its ops.
         (OpKind::Write | OpKind::RepeatableWrite, 200..=299) => {
-            position.is_none() && !intent.is_atomic()
+            position.is_some() || intent.is_atomic()
         }
-        (OpKind::Write | OpKind::RepeatableWrite, _) => false,
-    };
-    if missing {
-        let problem = "a success without its value or position".to_owned();
-        return Err(AttemptError::Undecodable(problem));
+        (OpKind::Write | OpKind::RepeatableWrite, _) => true,
     }
-    Ok(result)
 }
 
 /// Waits for the first of two copies that brings an answer; `trip` is that copy then. If neither does, it is the one that

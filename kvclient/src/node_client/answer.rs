@@ -99,11 +99,13 @@ impl Answer {
                 .header(header::TTL_MS)
                 .and_then(|text| text.parse().ok()),
             value: (self.status == 200 && !action.is_write()).then_some(self.body),
-            error: error.map(|error| OpError {
-                code: ErrorCode::from_text(&error.error),
-                message: error.message,
+            error: error.map(|error| {
+                Box::new(OpError {
+                    code: ErrorCode::from_text(&error.error),
+                    message: error.message,
+                })
             }),
-            target: target.map(|target| target.to_string()),
+            target: target.map(|target| target.to_string().into()),
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn refused(code: ErrorCode, applied: Option<Applied>) -> Reply {
 pub(crate) fn redirect(target: &Address) -> Reply {
     Reply::Answer(OpResult {
         status: 307,
-        target: Some(target.to_string()),
+        target: Some(target.to_string().into()),
         ..OpResult::default()
     })
 }

@@ -648,7 +648,7 @@ async fn a_batch_for_several_shards_names_the_others_nodes() {
         .iter()
         .flat_map(|key| [put(key, "v"), op(key, Action::Get)])
         .collect();
-    let target = |result: &OpResult| result.target.clone();
+    let target = |result: &OpResult| result.target.clone().map(String::from);
     let results = cluster.primary(1).batch(&ops).await;
     for (at, result) in results.iter().enumerate() {
         let own = at / 2 == 1;

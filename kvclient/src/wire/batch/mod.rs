@@ -283,8 +283,8 @@ mod tests {
                     etag,
                     ttl_ms,
                     value,
-                    error,
-                    target,
+                    error: error.map(Box::new),
+                    target: target.map(String::into_boxed_str),
                 },
             )
     }

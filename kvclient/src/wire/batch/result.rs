@@ -48,10 +48,10 @@ pub struct OpResult {
     pub ttl_ms: Option<u64>,
     /// The value, or a counter's new value as decimal text.
     pub value: Option<Bytes>,
-    /// Why it was refused.
-    pub error: Option<OpError>,
+    /// Why it was refused. Boxed: most are not, and every result would be larger for it.
+    pub error: Option<Box<OpError>>,
     /// Address of the node to ask instead.
-    pub target: Option<String>,
+    pub target: Option<Box<str>>,
 }
 
 /// Why an op was refused.
@@ -69,10 +69,10 @@ impl OpResult {
         Self {
             status: code.status(),
             applied,
-            error: Some(OpError {
+            error: Some(Box::new(OpError {
                 code,
                 message: message.into(),
-            }),
+            })),
             ..Self::default()
         }
     }
@@ -172,13 +172,11 @@ impl OpResult {
         }
         if has(field::ERROR) {
             let code = ErrorCode::from_text(&text(reader, "error code")?);
-            result.error = Some(OpError {
-                code,
-                message: text(reader, "error message")?,
-            });
+            let message = text(reader, "error message")?;
+            result.error = Some(Box::new(OpError { code, message }));
         }
         if has(field::TARGET) {
-            result.target = Some(text(reader, "target")?);
+            result.target = Some(text(reader, "target")?.into());
         }
         reader.end()?;
         Ok(result)
