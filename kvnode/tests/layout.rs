@@ -73,6 +73,7 @@ const ORDER: &[&str] = &[
     "commit/identity",
     "commit/command",
     "commit/decide",
+    "commit/ages",
     "commit/remembered",
     "commit/group",
     "commit/thread",

@@ -16,6 +16,7 @@
 //! away changes nothing: its ops are decided all the same. A lone small write on a fast disk is committed by its
 //! caller in the thread's place (`turn.rs`), in the same way: of all that is said here of the thread, nothing changes.
 
+mod ages;
 mod atomic;
 mod command;
 mod decide;

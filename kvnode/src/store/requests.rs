@@ -38,10 +38,10 @@ pub const IDLE_MS: u64 = 600_000;
 /// of a gigabyte in memory and a tenth on disk.
 pub const MAX_REQUESTS: usize = 1_000_000;
 
-/// The lowest n of its client that is still remembered beside this one.
-pub fn kept_from(mark: &RequestMark) -> u64 {
-    match mark.floor {
-        0 => mark.n.saturating_sub(KEPT_REQUESTS - 1),
+/// The lowest n of its client that is still remembered beside a request of this n and floor.
+pub fn kept_from(n: u64, floor: u64) -> u64 {
+    match floor {
+        0 => n.saturating_sub(KEPT_REQUESTS - 1),
         floor => floor,
     }
 }
@@ -74,7 +74,8 @@ pub(super) struct ClientRequests(VecDeque<Request>);
 impl ClientRequests {
     /// Adds a request; gives those that go for it: what had its n, and what lies below the floor it names.
     pub(super) fn add(&mut self, request: Request) -> impl Iterator<Item = Request> {
-        let (n, floor) = (request.mark.n, kept_from(&request.mark));
+        let n = request.mark.n;
+        let floor = kept_from(n, request.mark.floor);
         self.make_room();
         let place = match self.0.back() {
             Some(last) if n <= last.mark.n => self.0.binary_search_by_key(&n, |kept| kept.mark.n),

@@ -109,7 +109,7 @@ impl<'a, 'e> Sweep<'a, 'e> {
     }
 
     fn raise_floor(&mut self, mut newest: Request, floor: u64) -> Result<(), StoreError> {
-        newest.mark.floor = floor.max(kept_from(&newest.mark));
+        newest.mark.floor = floor.max(kept_from(newest.mark.n, newest.mark.floor));
         let key = request_key(newest.mark.client, newest.mark.n);
         Ok(self.table.put(self.txn, &key, &encode_request(&newest))?)
     }

@@ -128,7 +128,8 @@ impl<'a, 'e> Writer<'a, 'e> {
         let row = encode_request(request);
         let key = request_key(mark.client, mark.n);
         self.env.requests.put(self.txn, &key, &row)?;
-        let forgotten = request_key(mark.client, 0)..request_key(mark.client, kept_from(mark));
+        let kept_from = kept_from(mark.n, mark.floor);
+        let forgotten = request_key(mark.client, 0)..request_key(mark.client, kept_from);
         let forgotten = (
             Bound::Included(&forgotten.start[..]),
             Bound::Excluded(&forgotten.end[..]),
