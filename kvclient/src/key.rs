@@ -98,6 +98,12 @@ impl Key {
     }
 }
 
+impl From<Key> for Bytes {
+    fn from(key: Key) -> Self {
+        key.0
+    }
+}
+
 impl AsRef<[u8]> for Key {
     fn as_ref(&self) -> &[u8] {
         &self.0

@@ -74,6 +74,12 @@ pub(crate) struct PendingWrites {
 }
 
 impl PendingWrites {
+    /// Makes room for so many.
+    pub(crate) fn reserve(&mut self, ops: usize) {
+        self.at.reserve(ops);
+        self.ops.reserve(ops);
+    }
+
     /// Adds a write whose result belongs at `index`.
     pub(crate) fn push(
         &mut self,

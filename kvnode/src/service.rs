@@ -118,6 +118,8 @@ impl Service {
         let mut results: Vec<OpResult> = Vec::with_capacity(ops.len());
         let mut reads = PendingReads::default();
         let mut writes = PendingWrites::default();
+        let are_writes = |op: &&Op| op.action.is_write();
+        writes.reserve(ops.iter().take_while(are_writes).count());
         for (index, op) in ops.into_iter().enumerate() {
             let is_write = op.action.is_write();
             let applied = is_write.then_some(Applied::No);

@@ -75,6 +75,7 @@ const ORDER: &[&str] = &[
     "commit/decide",
     "commit/ages",
     "commit/remembered",
+    "commit/marks",
     "commit/group",
     "commit/thread",
     "commit/writes",

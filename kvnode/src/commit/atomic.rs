@@ -174,7 +174,13 @@ impl Committer {
             return Ok(decide::read_result(op, current, group.time_ms, end));
         }
         let next = Position::new(self.epoch, end.seq + 1);
-        let decision = decide::decide(op, current.as_ref(), group.time_ms, next);
+        let decision = decide::decide(
+            op.action.clone(),
+            op.terms.condition,
+            current.as_ref(),
+            group.time_ms,
+            next,
+        );
         if let Some(effect) = decision.effect {
             draft.push(next, Record::new(key, effect), current);
         }

@@ -20,7 +20,8 @@ pub struct WriteOp {
     pub(super) op: Op,
     /// After this moment it must not be begun.
     pub(super) deadline: Option<Instant>,
-    pub(super) identity: Option<Identity>,
+    /// Of [`Identity`], if it has one.
+    digest: u64,
     /// What to answer unless it was done before.
     pub(super) refusal: Option<Box<OpResult>>,
 }
@@ -28,13 +29,22 @@ pub struct WriteOp {
 impl WriteOp {
     /// An op that must not be begun after `deadline`.
     pub fn new(op: Op, deadline: Option<Instant>) -> Self {
-        let identity = Identity::of_op(&op);
+        let digest = Identity::of_op(&op).map_or(0, |identity| identity.digest);
         Self {
             op,
             deadline,
-            identity,
+            digest,
             refusal: None,
         }
+    }
+
+    /// Its identity, if it has a request id. Not kept: writes are moved by the hundred, and it is in the op but for the
+    /// digest.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        Some(Identity {
+            id: self.op.terms.request_id?,
+            digest: self.digest,
+        })
     }
 
     /// With a refusal, it is not begun: only if it was done before, it is answered with what the first was.

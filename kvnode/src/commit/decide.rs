@@ -54,28 +54,30 @@ pub fn read_result(op: &Op, entry: Option<Entry>, now_ms: u64, position: Positio
 /// Decides one write.
 ///
 /// `current` is the live entry (`None` if absent, or not needed), `next` the position that the effect will get.
-pub(super) fn decide(op: &Op, current: Option<&Entry>, now_ms: u64, next: Position) -> Decision {
-    if let Some(refusal) = op
-        .terms
-        .condition
-        .and_then(|condition| check(condition, current))
-    {
+pub(super) fn decide(
+    action: Action,
+    condition: Option<Condition>,
+    current: Option<&Entry>,
+    now_ms: u64,
+    next: Position,
+) -> Decision {
+    if let Some(refusal) = condition.and_then(|condition| check(condition, current)) {
         return refusal;
     }
-    match (&op.action, current) {
+    match (action, current) {
         (Action::Get, _) => refuse(ErrorCode::BadRequest, "a read does not belong here"),
         (Action::Put { value, ttl_ms }, _) => {
             let expires_at_ms = ttl_ms.map(|ttl| now_ms.saturating_add(ttl));
             apply(
                 Effect::Put {
-                    value: value.clone(),
+                    value,
                     expires_at_ms,
                 },
                 next,
-                *ttl_ms,
+                ttl_ms,
             )
         }
-        (Action::Incr { delta }, current) => incr(*delta, current, now_ms, next),
+        (Action::Incr { delta }, current) => incr(delta, current, now_ms, next),
         (Action::Delete | Action::Expire { .. } | Action::Persist, None) => {
             refuse(ErrorCode::NotFound, "there is no such key")
         }
@@ -86,10 +88,10 @@ pub(super) fn decide(op: &Op, current: Option<&Entry>, now_ms: u64, next: Positi
         }
         (Action::Expire { ttl_ms }, Some(_)) => apply(
             Effect::Expire {
-                expires_at_ms: Some(now_ms.saturating_add(*ttl_ms)),
+                expires_at_ms: Some(now_ms.saturating_add(ttl_ms)),
             },
             next,
-            Some(*ttl_ms),
+            Some(ttl_ms),
         ),
         (Action::Persist, Some(_)) => apply(
             Effect::Expire {
@@ -189,8 +191,6 @@ fn refuse(code: ErrorCode, message: impl Into<String>) -> Decision {
 
 #[cfg(test)]
 mod tests {
-    use kvclient::{key::Key, wire::batch::Terms};
-
     use super::*;
 
     const NOW: u64 = 1_000;
@@ -205,20 +205,7 @@ mod tests {
     }
 
     fn run(action: Action, condition: Option<Condition>, current: Option<&Entry>) -> Decision {
-        let terms = Terms {
-            condition,
-            ..Terms::default()
-        };
-        decide(
-            &Op {
-                key: Key::new("k").expect("key"),
-                action,
-                terms,
-            },
-            current,
-            NOW,
-            NEXT,
-        )
+        decide(action, condition, current, NOW, NEXT)
     }
 
     fn put(ttl_ms: Option<u64>) -> Action {

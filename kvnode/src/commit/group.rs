@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     command::{AppendError, AtomicAnswer},
     identity::Identity,
+    marks::Marks,
     remembered::Known,
 };
 use crate::{hashing::Seeded, store::Entry};
@@ -30,8 +31,8 @@ pub(super) struct Group {
     changed: HashMap<Bytes, Option<Entry>, Seeded>,
     /// Plain puts ask for no entry, so records are indexed only once somebody does.
     indexed: usize,
-    /// Which of the records each request made.
-    marks: HashMap<(u128, u64), usize, Seeded>,
+    /// Of the records.
+    marks: Marks,
     pub(super) time_ms: u64,
     pub(super) waiting: Vec<Waiting>,
 }
@@ -98,16 +99,16 @@ impl Group {
             records: Vec::new(),
             changed: HashMap::default(),
             indexed: 0,
-            marks: HashMap::default(),
+            marks: Marks::default(),
             time_ms,
             waiting: Vec::new(),
         }
     }
 
-    /// Makes room for so many ops at once.
-    pub(super) fn reserve(&mut self, ops: usize) {
+    /// Makes room for so many ops at once, whose records take at most so many bytes.
+    pub(super) fn reserve(&mut self, ops: usize, record_bytes: usize) {
+        self.builder.reserve(record_bytes);
         self.records.reserve(ops);
-        self.marks.reserve(ops);
     }
 
     /// Sends the answers that waited for the frame just written or refused.
@@ -149,7 +150,7 @@ impl Group {
             self.indexed += 1;
         }
         if let Some(mark) = &record.mark {
-            self.marks.insert((mark.client, mark.n), self.records.len());
+            self.marks.add(mark);
         }
         self.records.push((position, record));
     }
@@ -176,10 +177,8 @@ impl Group {
     }
 
     /// What the frame at hand knows of a request.
-    pub(super) fn look_up(&self, identity: &Identity) -> Known {
-        let id = (identity.id.client, identity.id.n);
-        let record = self.marks.get(&id).map(|at| &self.records[*at].1);
-        match record.and_then(|record| record.mark.as_ref()) {
+    pub(super) fn look_up(&mut self, identity: &Identity) -> Known {
+        match self.marks.find(&identity.id, &self.records) {
             None => Known::New,
             Some(mark) if mark.digest == identity.digest => Known::First(mark.outcome.clone()),
             Some(_) => Known::Reused,

@@ -22,6 +22,7 @@ mod command;
 mod decide;
 mod group;
 mod identity;
+mod marks;
 mod remembered;
 mod thread;
 mod turn;

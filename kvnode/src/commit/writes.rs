@@ -37,7 +37,11 @@ impl Committer {
         // A batch may fill more than one frame. Answers share the fate of the frame whose records they may rest on:
         // those since its first record.
         let mut answers = Answers::with_capacity(writes.len());
-        group.reserve(writes.len());
+        let record_bytes = writes.iter().map(|write| at_most_record_bytes(&write.op));
+        let room_bytes = self
+            .max_frame_bytes
+            .saturating_sub(group.builder.frame_bytes());
+        group.reserve(writes.len(), room_bytes.min(record_bytes.sum()));
         let mut now = Instant::now();
         for write in writes {
             let record_bytes = at_most_record_bytes(&write.op);
@@ -50,7 +54,7 @@ impl Committer {
             if !self.fits(group, record_bytes) {
                 answers.push(self.larger_than_a_frame(record_bytes), Rests::OnFrame);
             } else {
-                let (result, rests) = self.decide_one(group, &write, now)?;
+                let (result, rests) = self.decide_one(group, write, now)?;
                 answers.push(result, rests);
             }
             if group.builder.is_empty() {
@@ -78,30 +82,36 @@ impl Committer {
     fn decide_one(
         &mut self,
         group: &mut Group,
-        write: &WriteOp,
+        write: WriteOp,
         now: Instant,
     ) -> Result<(OpResult, Rests), Failed> {
         if let Some(refusal) = self.refuse_without_reign() {
             return Ok((refusal, Rests::OnFrame));
         }
         // Before the deadline: what was done is told, however late.
-        let repeat = write
-            .identity
-            .and_then(|identity| self.repeat(group, &identity));
+        let identity = write.identity();
+        let repeat = identity.and_then(|identity| self.repeat(group, &identity));
         if let Some((first, rests)) = repeat {
             return Ok((first.map_or_else(|refusal| refusal, first_result), rests));
         }
-        let refusal = write.refusal.as_deref().cloned();
-        let result = match refusal.or_else(|| refuse_late(write.deadline, now)) {
+        let late = || refuse_late(write.deadline, now);
+        let result = match write.refusal.map(|refusal| *refusal).or_else(late) {
             Some(refusal) => refusal,
-            None => self.decide_new(group, write)?,
+            None => self.decide_new(group, write.op, identity)?,
         };
         Ok((result, Rests::OnFrame))
     }
 
-    fn decide_new(&mut self, group: &mut Group, write: &WriteOp) -> Result<OpResult, Failed> {
-        let key = write.op.key.to_bytes();
-        let current = match decide::needs_current(&write.op) {
+    fn decide_new(
+        &mut self,
+        group: &mut Group,
+        op: Op,
+        identity: Option<Identity>,
+    ) -> Result<OpResult, Failed> {
+        let needs_current = decide::needs_current(&op);
+        // Taken, not cloned: their memory is counted in one place for the whole request, and another thread counts too.
+        let key = Bytes::from(op.key);
+        let current = match needs_current {
             false => None,
             true => match self.current(group, &key) {
                 Ok(current) => current,
@@ -109,10 +119,16 @@ impl Committer {
             },
         };
         let next = self.next_position(group);
-        let decision = decide::decide(&write.op, current.as_ref(), group.time_ms, next);
+        let decision = decide::decide(
+            op.action,
+            op.terms.condition,
+            current.as_ref(),
+            group.time_ms,
+            next,
+        );
         if let Some(effect) = decision.effect {
             let mut record = Record::new(key, effect);
-            if let Some(identity) = &write.identity {
+            if let Some(identity) = &identity {
                 self.scratch.clear();
                 decision.result.encode(&mut self.scratch);
                 record.mark = Some(self.mark(identity, &self.scratch));
@@ -138,7 +154,7 @@ impl Committer {
     /// What a request that is not new is answered with: the outcome of the first, or a refusal.
     pub(super) fn repeat(
         &mut self,
-        group: &Group,
+        group: &mut Group,
         identity: &Identity,
     ) -> Option<(Result<ShortBytes, OpResult>, Rests)> {
         if faults::is_off(Guarantee::Deduplication) {

@@ -242,6 +242,11 @@ impl FrameBuilder {
         }
     }
 
+    /// Makes room for records of so many bytes.
+    pub fn reserve(&mut self, record_bytes: usize) {
+        self.bytes.reserve(record_bytes);
+    }
+
     /// Adds a record behind those already in.
     pub fn push(&mut self, record: &Record) {
         record.encode(&mut self.bytes);
