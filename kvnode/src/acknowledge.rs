@@ -69,6 +69,7 @@ enum Ended {
 impl Owed {
     /// What the answer to a write that came at `arrived` waits for; `None`: for the primary only.
     pub fn of(terms: &Terms, arrived: Instant) -> Option<Self> {
+        let ack = terms.ack?;
         let wait = terms
             .wait_ms
             .map(|ms| Duration::from_millis(ms.into()).min(DEFAULT_WAIT));
@@ -77,7 +78,7 @@ impl Owed {
             .map(|ms| Duration::from_millis(ms.into()));
         let time = [wait, left].into_iter().flatten().min();
         Some(Self {
-            ack: terms.ack?,
+            ack,
             until: arrived + time.unwrap_or(DEFAULT_WAIT),
         })
     }

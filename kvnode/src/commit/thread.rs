@@ -310,7 +310,7 @@ impl Committer {
 
     /// Appends the group's records as one frame, syncs, publishes. Answers are left to the caller.
     fn commit_records(&mut self, group: &mut Group) -> Result<Option<Refusal>, Failed> {
-        let (builder, records) = group.take();
+        let (builder, mut records) = group.take();
         if builder.is_empty() {
             return Ok(None);
         }
@@ -324,8 +324,8 @@ impl Committer {
         faults::point("commit.before_publish");
         let time_ms = frame.header.time_ms;
         self.publish(frame.header.link(), time_ms, &records)?;
-        for (position, record) in records {
-            if let Some(mark) = record.mark {
+        for (position, record) in &mut records {
+            if let Some(mark) = record.mark.take() {
                 self.remembered.keep(mark, position.seq, time_ms);
             }
         }

@@ -10,6 +10,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     ops::{Bound, RangeBounds},
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -135,7 +136,7 @@ impl Content {
     }
 
     /// Adds a frame. `older[i]` is what lies below this memtable for record `i`; it matters only if the memtable itself
-    /// says nothing about the key, and may be left `None` for a `put` or `delete` known to be newer.
+    /// says nothing about the key, and may be `None`, or left out at the end, for a `put` or `delete` known to be newer.
     pub(super) fn apply(
         &mut self,
         end: Link,
@@ -143,6 +144,7 @@ impl Content {
         records: &[(Position, Record)],
         older: &[Option<Entry>],
     ) {
+        let older = older.iter().map(Option::as_ref).chain(iter::repeat(None));
         for ((position, record), older) in records.iter().zip(older) {
             self.taken_bytes += record.encoded_bytes();
             self.reigns.extend(record.reign_at(*position));
@@ -150,7 +152,7 @@ impl Content {
                 self.change(&record.key, |current| {
                     let current = current
                         .map(Row::slot)
-                        .or_else(|| older.as_ref().map(|entry| Slot::Live(entry.into())));
+                        .or_else(|| older.map(|entry| Slot::Live(entry.into())));
                     let slot = effect::apply(*position, &record.effect, current)?;
                     Some(Row::new(&record.key, slot))
                 });

@@ -90,8 +90,12 @@ impl Core {
         state.failure.clone().map_or(Ok(state), Err)
     }
 
-    /// For each record what lies below the active memtable, as far as it matters.
+    /// For each record what lies below the active memtable, as far as it matters; nothing if it does for none.
     fn below(&self, records: &[(Position, Record)]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let expires = |(_, record): &(_, Record)| matches!(record.effect, Effect::Expire { .. });
+        if !records.iter().any(expires) {
+            return Ok(Vec::new());
+        }
         records
             .iter()
             .map(|(_, record)| match record.effect {
