@@ -2,8 +2,18 @@
 //!
 //! The digest is made by the handler's thread, so that large values do not keep the commit thread.
 
+use std::cell::Cell;
+
 use kvclient::wire::batch::{Op, RequestId, Terms, encode_ops};
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Most memory that a thread keeps to encode ops in.
+const ROOM_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// Where ops are encoded, kept so that it is not allocated for each.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A request id and what it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +27,14 @@ impl Identity {
     /// That of an op, if it has a request id.
     pub(super) fn of_op(op: &Op) -> Option<Self> {
         let id = op.terms.request_id?;
-        let mut bytes = Vec::with_capacity(op.weight_bytes());
+        let mut bytes = ROOM.take();
+        bytes.clear();
         op.encode_under(&essential(&op.terms), &mut bytes);
-        Some(Self {
-            id,
-            digest: xxh3_64(&bytes),
-        })
+        let digest = xxh3_64(&bytes);
+        if bytes.capacity() <= ROOM_BYTES {
+            ROOM.set(bytes);
+        }
+        Some(Self { id, digest })
     }
 
     /// That of an atomic batch. Its bytes begin with the stamp of batches, so it is never that of an op.

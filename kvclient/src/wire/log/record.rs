@@ -157,8 +157,8 @@ impl Record {
             flags |= FLAG_MARK;
         }
         let key_len = u16::try_from(self.key.len()).expect("a key has at most 511 bytes");
-        out.extend_from_slice(&[kind, flags]);
-        out.extend_from_slice(&key_len.to_le_bytes());
+        let [key_0, key_1] = key_len.to_le_bytes();
+        out.extend_from_slice(&[kind, flags, key_0, key_1]);
         put_len(out, value_len);
         out.extend_from_slice(&self.key);
         match &self.effect {
@@ -243,10 +243,12 @@ impl Record {
 impl RequestMark {
     /// Appends the mark: client, n, floor, digest, outcome behind its length.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.client.to_le_bytes());
-        out.extend_from_slice(&self.n.to_le_bytes());
-        out.extend_from_slice(&self.floor.to_le_bytes());
-        out.extend_from_slice(&self.digest.to_le_bytes());
+        let mut head = [0; 16 + 3 * 8];
+        head[..16].copy_from_slice(&self.client.to_le_bytes());
+        head[16..24].copy_from_slice(&self.n.to_le_bytes());
+        head[24..32].copy_from_slice(&self.floor.to_le_bytes());
+        head[32..].copy_from_slice(&self.digest.to_le_bytes());
+        out.extend_from_slice(&head);
         put_sized(out, &self.outcome);
     }
 
