@@ -17,7 +17,7 @@ use crate::{bench::Bench, contender::Contender};
 
 /// Bytes of each key; the last of them are its number.
 pub(crate) const KEY_BYTES: usize = 16;
-const KEY_DIGITS: usize = 8;
+pub(crate) const KEY_DIGITS: usize = 8;
 
 /// Bytes of each value, where a row does not say otherwise.
 pub(crate) const VALUE_BYTES: usize = 100;

@@ -209,6 +209,12 @@ const ROWS: &[Row] = &[
         run: Run::Alone(large::cost),
     },
     Row {
+        id: "watch",
+        work: "1,000 watchers on 1,000 prefixes and 10 on everything, at 10,000 writes a second and at most; nodes' throughput left",
+        goal: "none misses one event; >= 70 %",
+        run: Run::Alone(large::watchers),
+    },
+    Row {
         id: "keys",
         work: "10,000,000 keys beside 100,000: GET, 256 tasks and 1; a restart after `kill -9`; 60 s of SET, 256 tasks",
         goal: "<= 2 times slower; < 5 s; no op over 250 ms",

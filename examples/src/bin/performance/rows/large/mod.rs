@@ -1,4 +1,4 @@
-//! Rows of large work: loads, scans, replicas, many keys, large values, memory.
+//! Rows of large work: loads, scans, replicas, watchers, many keys, large values, memory.
 //!
 //! This store alone; each goal is a figure of its own. What is counted is checked: entries that are missing fail the row.
 
@@ -11,6 +11,8 @@ mod replica;
 mod scan;
 mod values;
 mod watch;
+mod watchers;
+mod watching;
 
 use crate::{
     bench::{Bench, Form},
@@ -24,6 +26,7 @@ pub(super) use self::{
     replica::{catch_up, cost, lag, snapshot},
     scan::run as scan,
     values::{run_1m, run_4k, run_64k},
+    watchers::run as watchers,
 };
 
 const MIB: u64 = 1 << 20;

@@ -13,7 +13,12 @@ use kvclient::{
 };
 use tokio::time::sleep;
 
-use super::{filling::fill, outcome, paced::Pace, sized};
+use super::{
+    filling::fill,
+    outcome,
+    paced::{Pace, writes},
+    sized,
+};
 use crate::{
     bench::{Bench, Form},
     cluster::{Cluster, Shape},
@@ -90,7 +95,9 @@ async fn measure_lag(bench: &Bench) -> anyhow::Result<Outcome> {
     let replica = cluster.nodes()[REPLICA].address().clone();
     let pace = pace(bench);
     let wait = move |position| visible(nodes.clone(), replica.clone(), position);
-    let (writes, waits) = pace.run(&cluster.client()?, wait).await?;
+    let calls = pace.run(&cluster.client()?, wait).await?;
+    let writes = writes(&calls);
+    let waits = calls.into_iter().map(|call| call.noted).collect();
     let mut waits = Times::new(waits, pace.lasts);
     let slowest = waits.within_us(990);
     let line = Line {
@@ -130,8 +137,8 @@ async fn cpu_us_per_write(bench: &Bench, cluster: &Cluster) -> anyhow::Result<f6
     let primary = cluster.ids()[PRIMARY];
     let kv = cluster.client()?;
     let before = cpu_seconds(primary)?;
-    let (writes, _) = pace(bench).run(&kv, |_| async { Ok(()) }).await?;
-    Ok((cpu_seconds(primary)? - before) * 1e6 / writes as f64)
+    let calls = pace(bench).run(&kv, |_| async { Ok(()) }).await?;
+    Ok((cpu_seconds(primary)? - before) * 1e6 / writes(&calls) as f64)
 }
 
 fn pace(bench: &Bench) -> Pace {
