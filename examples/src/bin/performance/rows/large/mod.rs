@@ -3,6 +3,7 @@
 //! This store alone; each goal is a figure of its own. What is counted is checked: entries that are missing fail the row.
 
 mod bulk;
+mod draining;
 mod filling;
 mod keys;
 mod memory;

@@ -2,11 +2,12 @@
 //!
 //! 1,000 watchers have a prefix each, one for every hundred keys, and 10 watch everything, so each write is told 11
 //! times. Two loads, each with the watchers and without, by turns: 10,000 writes a second, and writes as fast as 256
-//! tasks can make them. Watchers and writers are kvclient's, in this process.
+//! tasks can make them. Watchers and writers are kvclient's, but at most speed the watchers are bare streams
+//! (`draining.rs`).
 //!
 //! **What is judged.** The share of the nodes' own throughput that is left: of writes as fast as they can be made, how
 //! many the nodes serve for a second of *their* processor time, with watchers and without. Ops per second are shown
-//! beside it and are not judged: here the watchers' own work, the reading of two million events a second, is done by the
+//! beside it and are not judged: here the watchers' own reading of up to two million events a second is done by the
 //! processors that the nodes run on, and a primary is not slower because a watcher next to it is busy. At 10,000 writes
 //! a second the processor time is shown too: nodes are mostly idle then, so an event leaves alone and at once.
 //!
@@ -20,10 +21,11 @@ use kvclient::position::Position;
 use tokio::time::Instant;
 
 use super::{
+    draining::Drains,
     outcome,
     paced::{Call, Pace, writes},
     sized,
-    watching::{KEYS_A_PREFIX, Keep, Watchers},
+    watching::{KEYS_A_PREFIX, Tally, Watchers},
 };
 use crate::{
     bench::Bench,
@@ -115,7 +117,7 @@ impl Side {
 impl Nodes {
     /// Writes at the given rate; all must be told of them. How long after its acknowledgement each event came.
     async fn paced_with_watchers(&self, bench: &Bench, side: &mut Side) -> anyhow::Result<Times> {
-        let mut watchers = Watchers::start(&self.cluster, self.prefixes, Keep::Deliveries).await?;
+        let mut watchers = Watchers::start(&self.cluster, self.prefixes).await?;
         let calls = self.paced(bench, side).await?;
         watchers.told(writes(&calls)).await?;
         Ok(Times::new(watchers.lags(&calls)?, bench.lasts))
@@ -137,7 +139,7 @@ impl Nodes {
     }
 
     async fn busy_with_watchers(&self, bench: &Bench, side: &mut Side) -> anyhow::Result<()> {
-        let mut watchers = Watchers::start(&self.cluster, self.prefixes, Keep::Counts).await?;
+        let mut watchers = Drains::start(&self.cluster, self.prefixes).await?;
         let before = self.records().await?;
         self.busy(bench, side).await?;
         watchers.told(self.records().await? - before).await

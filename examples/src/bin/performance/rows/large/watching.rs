@@ -38,13 +38,42 @@ const OF_ALL: usize = 10;
 const REST: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
-/// What is kept of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// That it came.
-    Counts,
-    /// Which write it tells, and when it came.
-    Deliveries,
+/// Watchers that are at work, and how many events each was told; those of everything come last.
+pub(super) trait Tally {
+    fn counts(&self) -> Vec<usize>;
+
+    /// They end only if they fail.
+    fn tasks(&mut self) -> &mut JoinSet<anyhow::Result<()>>;
+
+    /// Waits until everybody was told of so many writes, and not more.
+    async fn told(&mut self, writes: usize) -> anyhow::Result<()> {
+        let until = Instant::now() + REST;
+        loop {
+            self.tasks()
+                .try_join_next()
+                .map_or(Ok(()), |ended| ended?)?;
+            let counts = of_writes(&self.counts());
+            if counts.iter().all(|count| *count == writes) {
+                return Ok(());
+            }
+            let may_come = counts.iter().all(|count| *count <= writes) && Instant::now() < until;
+            ensure!(may_come, "of {writes} writes were told: {counts:?}");
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// How often each write was told so far, by each watcher of everything and by those of prefixes together.
+fn of_writes(counts: &[usize]) -> Vec<usize> {
+    let (prefixes, all) = counts.split_at(counts.len() - OF_ALL);
+    let together = prefixes.iter().sum();
+    all.iter().copied().chain([together]).collect()
+}
+
+/// What all watchers watch: so many prefixes, then everything, by each that does.
+pub(super) fn wanted(prefixes: usize) -> impl Iterator<Item = String> {
+    let prefix = |nth| key(nth * KEYS_A_PREFIX).to_string()[..PREFIX_BYTES].to_owned();
+    (0..prefixes).map(prefix).chain(vec![String::new(); OF_ALL])
 }
 
 /// Watchers at work until this is dropped.
@@ -57,25 +86,16 @@ pub(super) struct Watchers {
 #[derive(Debug)]
 struct Seen {
     /// Empty: everything.
-    prefix: Vec<u8>,
-    keep: Keep,
+    prefix: String,
     count: AtomicUsize,
     deliveries: Mutex<Vec<(usize, Instant)>>,
 }
 
 impl Watchers {
     /// Starts them all and waits until they listen.
-    pub(super) async fn start(
-        cluster: &Cluster,
-        prefixes: usize,
-        keep: Keep,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn start(cluster: &Cluster, prefixes: usize) -> anyhow::Result<Self> {
         let kv = cluster.client()?;
-        let prefix = |nth| key(nth * KEYS_A_PREFIX).as_bytes()[..PREFIX_BYTES].to_vec();
-        let wanted = (0..prefixes).map(prefix).chain(vec![Vec::new(); OF_ALL]);
-        let seen: Vec<_> = wanted
-            .map(|prefix| Arc::new(Seen::new(prefix, keep)))
-            .collect();
+        let seen: Vec<_> = wanted(prefixes).map(Seen::of).map(Arc::new).collect();
         let mut starting = JoinSet::new();
         for seen in seen.iter().cloned() {
             let mut watch = kv.watch(&seen.prefix);
@@ -87,30 +107,6 @@ impl Watchers {
             tasks.spawn(follow(watch, seen));
         }
         Ok(Self { seen, tasks })
-    }
-
-    /// Waits until everybody was told of so many writes, and not more.
-    pub(super) async fn told(&mut self, writes: usize) -> anyhow::Result<()> {
-        let until = Instant::now() + REST;
-        loop {
-            self.check()?;
-            let counts = self.counts();
-            if counts.iter().all(|count| *count == writes) {
-                return Ok(());
-            }
-            let may_come = counts.iter().all(|count| *count <= writes) && Instant::now() < until;
-            ensure!(may_come, "of {writes} writes were told: {counts:?}");
-            sleep(POLL).await;
-        }
-    }
-
-    /// How often each write was told so far, by each watcher of everything and by those of prefixes together.
-    fn counts(&self) -> Vec<usize> {
-        let (prefixes, all) = self.seen.split_at(self.seen.len() - OF_ALL);
-        let count = |seen: &Arc<Seen>| seen.count.load(Relaxed);
-        let mut counts: Vec<usize> = all.iter().map(count).collect();
-        counts.push(prefixes.iter().map(count).sum());
-        counts
     }
 
     /// How long after the acknowledgement of its call each event came, zero if before. Everybody has been told.
@@ -130,18 +126,23 @@ impl Watchers {
         }
         Ok(lags)
     }
+}
 
-    /// Fails if a watcher has failed.
-    fn check(&mut self) -> anyhow::Result<()> {
-        self.tasks.try_join_next().map_or(Ok(()), |ended| ended?)
+impl Tally for Watchers {
+    fn counts(&self) -> Vec<usize> {
+        let counts = self.seen.iter().map(|seen| seen.count.load(Relaxed));
+        counts.collect()
+    }
+
+    fn tasks(&mut self) -> &mut JoinSet<anyhow::Result<()>> {
+        &mut self.tasks
     }
 }
 
 impl Seen {
-    fn new(prefix: Vec<u8>, keep: Keep) -> Self {
+    fn of(prefix: String) -> Self {
         Self {
             prefix,
-            keep,
             count: AtomicUsize::new(0),
             deliveries: Mutex::default(),
         }
@@ -159,17 +160,15 @@ impl Seen {
     fn note(&self, event: &Event) -> anyhow::Result<()> {
         let key = &event.key;
         ensure!(
-            key.as_bytes().starts_with(&self.prefix),
+            key.as_bytes().starts_with(self.prefix.as_bytes()),
             "{key} was not asked for"
         );
-        if self.keep == Keep::Deliveries {
-            let delivery = (write_of(event)?, Instant::now());
-            let mut deliveries = self
-                .deliveries
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            deliveries.push(delivery);
-        }
+        let delivery = (write_of(event)?, Instant::now());
+        let mut deliveries = self
+            .deliveries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        deliveries.push(delivery);
         self.count.fetch_add(1, Relaxed);
         Ok(())
     }
