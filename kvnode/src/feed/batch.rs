@@ -2,6 +2,9 @@
 
 use kvclient::position::Position;
 
+/// The most text that room is kept for: a few events of most prefixes.
+const KEPT_BYTES: usize = 4 << 10;
+
 /// Events of one prefix, in order.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -19,6 +22,15 @@ impl Batch {
     pub(super) fn push(&mut self, position: Position, event: &[u8]) {
         self.text.extend_from_slice(event);
         self.ends.push((position, self.text.len()));
+    }
+
+    /// Forgets them all. The next few find room made already.
+    pub(super) fn clear(&mut self) {
+        if self.text.capacity() > KEPT_BYTES {
+            *self = Self::default();
+        }
+        self.text.clear();
+        self.ends.clear();
     }
 
     /// Position of the last event.
@@ -58,5 +70,7 @@ mod tests {
             assert_eq!(batch.behind(Position::new(1, at)), text.as_bytes(), "{at}");
         }
         assert_eq!(batch.last(), Position::new(1, 7));
+        batch.clear();
+        assert!(batch.is_empty() && batch.behind(Position::ZERO).is_empty());
     }
 }

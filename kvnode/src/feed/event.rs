@@ -1,5 +1,7 @@
 //! Changes as text: the events of a watch, as `http/watch.rs` describes them. Nothing else in a watch's body.
 
+use std::io::Write;
+
 use kvclient::{
     position::{Position, Seq},
     wire::{
@@ -58,7 +60,8 @@ fn event(
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
     if let Some(id) = id {
-        out.extend_from_slice(format!("\nid: {id}").as_bytes());
+        // Never fails: memory.
+        let _ = write!(out, "\nid: {id}");
     }
     out.extend_from_slice(b"\ndata: ");
     data(Line::begin(out)).end();

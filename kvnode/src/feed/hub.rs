@@ -9,7 +9,7 @@
 //! is no record between the two that neither has seen, and none that both have.
 
 use std::{
-    io, mem,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -185,12 +185,12 @@ impl Hub {
 
     /// Puts what was found for a group into its queues.
     fn give(&self, group: &mut Group, listed: &mut Vec<Arc<Queue>>) {
-        let found = mem::take(&mut group.found);
         for queue in &group.queues {
-            if queue.push(&found, &self.room) == Pushed::ToBeWoken {
+            if queue.push(&group.found, &self.room) == Pushed::ToBeWoken {
                 listed.push(Arc::clone(queue));
             }
         }
+        group.found.clear();
     }
 
     /// Feeds nobody from now on; watchers are told that it is over.

@@ -53,6 +53,8 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct State {
     events: Vec<u8>,
+    /// What was taken last: as much room is made for what comes next, in one piece.
+    taken_bytes: usize,
     /// The last event that is or was in it; before the first, where the watcher began.
     last: Position,
     /// Whether the feeder will wake the watcher.
@@ -97,6 +99,7 @@ impl Queue {
         Self {
             state: Mutex::new(State {
                 events: Vec::new(),
+                taken_bytes: 0,
                 last: at,
                 is_listed: false,
                 condition: Condition::Fed,
@@ -125,6 +128,10 @@ impl Queue {
             self.wake.notify_one();
             return Pushed::Done;
         }
+        if state.events.is_empty() {
+            let usual = state.taken_bytes.min(PLENTY_BYTES);
+            state.events.reserve_exact(usual.max(events.len()));
+        }
         state.events.extend_from_slice(events);
         state.last = batch.last();
         if before < PLENTY_BYTES && state.events.len() >= PLENTY_BYTES {
@@ -143,6 +150,9 @@ impl Queue {
             Condition::Fed => {
                 let events = mem::take(&mut state.events);
                 room.taken.give_back(events.len());
+                if !events.is_empty() {
+                    state.taken_bytes = events.len();
+                }
                 Taken::Events(events, state.last)
             }
             Condition::Behind => Taken::Behind,
