@@ -18,7 +18,7 @@ use super::{hub::Hub, queue::Queue};
 /// as long at 10,000 writes a second to a thousand watchers.
 const WAKE_COSTS: Duration = Duration::from_micros(100);
 
-/// So many are few: more than 10,000 writes a second leave waiting at this price.
+/// So many are few. At 10,000 writes a second to a thousand watchers of prefixes, some dozens wait at a time.
 const FEW: usize = 128;
 
 /// What each further one costs. So many are waiting only when nodes, writers and watchers have all they can do, and
