@@ -42,6 +42,9 @@ impl Default for Room {
 /// So much is worth a wake-up of its own.
 const PLENTY_BYTES: usize = 64 << 10;
 
+/// The most room that is made ahead of events: it is counted only once they fill it.
+const AHEAD_BYTES: usize = 4 << 10;
+
 /// One watcher's queue.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -53,7 +56,7 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct State {
     events: Vec<u8>,
-    /// What was taken last: as much room is made for what comes next, in one piece.
+    /// What was taken last: up to [`AHEAD_BYTES`] as much room is made for what comes next, in one piece.
     taken_bytes: usize,
     /// The last event that is or was in it; before the first, where the watcher began.
     last: Position,
@@ -129,7 +132,7 @@ impl Queue {
             return Pushed::Done;
         }
         if state.events.is_empty() {
-            let usual = state.taken_bytes.min(PLENTY_BYTES);
+            let usual = state.taken_bytes.min(AHEAD_BYTES);
             state.events.reserve_exact(usual.max(events.len()));
         }
         state.events.extend_from_slice(events);
