@@ -85,6 +85,7 @@ const ORDER: &[&str] = &[
     // The change feed.
     "feed/event",
     "feed/batch",
+    "feed/pieces",
     "feed/index",
     "feed/queue",
     "feed/reader",

@@ -10,6 +10,7 @@ use kvclient::position::Position;
 
 use super::{
     hub::{Hub, Refused, Seat},
+    pieces::Pieces,
     queue::Taken,
     reader::{Reader, Step},
 };
@@ -59,9 +60,9 @@ impl Follow {
     }
 
     /// What it was fed, without reading: text of events, maybe none.
-    pub fn take(&mut self) -> Vec<u8> {
+    pub fn take(&mut self) -> Pieces {
         let Place::Fed(seat) = &self.place else {
-            return Vec::new();
+            return Pieces::default();
         };
         match seat.take() {
             Taken::Events(events, at) => {
@@ -71,7 +72,7 @@ impl Follow {
             Taken::Behind => self.place = Place::Behind,
             Taken::Closed => self.place = Place::Over,
         }
-        Vec::new()
+        Pieces::default()
     }
 
     /// The next events: what it was fed or, if it is behind, what the next piece of the log has. None: see
@@ -82,14 +83,14 @@ impl Follow {
     ///
     /// # Cancel safety
     /// To be dropped together with the watcher only: what it has read would be lost.
-    pub async fn next(&mut self) -> io::Result<Vec<u8>> {
+    pub async fn next(&mut self) -> io::Result<Pieces> {
         let mut events = self.take();
         while let Place::Behind = self.place {
             let visible = self.hub.visible();
             // It reads before it joins, also when it has just lost its place: by what was too large for its queue.
             if self.at.seq < visible.seq {
                 let step = self.read(visible).await?;
-                events.extend_from_slice(&step.events);
+                events.push(step.events.into());
                 self.at = step.at;
                 if step.truncated {
                     self.place = Place::Over;

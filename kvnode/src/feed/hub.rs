@@ -1,7 +1,7 @@
 //! One reading of the log for all watchers that are at its end.
 //!
-//! Each durable frame that readers see is decoded once. What is wanted of a piece of the log is gathered by prefix, its
-//! text made once for all, and then put into the queues of the prefix's watchers. `feeder.rs` says when.
+//! Each durable frame that readers see is decoded once. The text of what is wanted of a piece of the log is
+//! made once for all, noted by prefix, and then put into the queues of the prefix's watchers. `feeder.rs` says when.
 //!
 //! **How a watcher comes from its own reading to being fed.** The hub has looked at all up to `at`. A watcher that has
 //! everything up to a position at or behind that joins: of what the hub looks at next it is given what is behind its
@@ -18,7 +18,7 @@ use kvclient::{position::Position, wire::log::Frame};
 use tokio::sync::{Notify, watch::Receiver};
 
 use super::{
-    batch::Batch,
+    batch::{Batch, Span},
     event::record_event,
     index::Index,
     queue::{Condition, Pushed, Queue, Room, Taken},
@@ -48,16 +48,28 @@ pub(super) struct Hub {
 #[derive(Debug, Default)]
 struct Inner {
     index: Index<Group>,
+    found: Found,
     is_closed: bool,
+}
+
+/// What the step at hand has found.
+#[derive(Debug, Default)]
+struct Found {
+    batch: Batch,
+    /// Numbers of the groups that want some of it.
+    groups: Vec<usize>,
 }
 
 /// The watchers of one prefix.
 #[derive(Debug, Default)]
 struct Group {
     queues: Vec<Arc<Queue>>,
-    /// What the step at hand has found for them.
-    found: Batch,
+    /// What they want of the step at hand.
+    wanted: Vec<Span>,
 }
+
+/// So many events of a group find room made already.
+const KEPT_SPANS: usize = 128;
 
 /// Why a watcher is not fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,9 +157,10 @@ impl Hub {
         if inner.index.is_empty() || at.seq >= visible.seq {
             return false;
         }
-        let looked_at = self.look(at, visible, &mut inner.index, listed);
+        let looked_at = self.look(at, visible, &mut inner, listed);
         let looked_at = looked_at.unwrap_or_else(|error| {
             tracing::warn!(%error, "watchers cannot be fed; each reads the log by itself");
+            inner.found = Found::default();
             self.end_all(&mut inner.index, Condition::Behind);
             visible
         });
@@ -159,38 +172,39 @@ impl Hub {
         &self,
         mut at: Position,
         visible: Position,
-        index: &mut Index<Group>,
+        Inner { index, found, .. }: &mut Inner,
         listed: &mut Vec<Arc<Queue>>,
     ) -> io::Result<Position> {
         let read = self.log.read_after(at.seq, STEP_BYTES);
         let ReadFrames::Frames(mut frames) = read.map_err(io::Error::other)? else {
             return Err(io::Error::other(format!("the log has nothing after {at}")));
         };
-        let mut found = Vec::new();
         while !frames.is_empty() {
             let frame = Frame::split_from(&mut frames).map_err(io::Error::other)?;
             if frame.header.last_seq() > visible.seq {
                 break;
             }
-            find(&frame, index, &mut found)?;
+            find(&frame, index, found)?;
             at = frame.header.link().position;
         }
-        for prefix in found {
-            if let Some(group) = index.get_mut(&prefix) {
-                self.give(group, listed);
+        for nth in found.groups.drain(..) {
+            if let Some(group) = index.nth_mut(nth) {
+                self.give(&found.batch, group, listed);
             }
         }
+        found.batch.clear();
         Ok(at)
     }
 
-    /// Puts what was found for a group into its queues.
-    fn give(&self, group: &mut Group, listed: &mut Vec<Arc<Queue>>) {
+    /// Puts what a group wants into its queues.
+    fn give(&self, batch: &Batch, group: &mut Group, listed: &mut Vec<Arc<Queue>>) {
         for queue in &group.queues {
-            if queue.push(&group.found, &self.room) == Pushed::ToBeWoken {
+            if queue.push(batch, &group.wanted, &self.room) == Pushed::ToBeWoken {
                 listed.push(Arc::clone(queue));
             }
         }
-        group.found.clear();
+        group.wanted.clear();
+        group.wanted.shrink_to(KEPT_SPANS);
     }
 
     /// Feeds nobody from now on; watchers are told that it is over.
@@ -215,30 +229,31 @@ impl Hub {
 
     fn end_all(&self, index: &mut Index<Group>, condition: Condition) {
         for group in index.values_mut() {
-            group.found = Batch::default();
+            group.wanted.clear();
             let queues = group.queues.iter();
             queues.for_each(|queue| queue.end(condition, &self.room));
         }
     }
 }
 
-/// Sorts the events of a frame by who wants them, and notes the prefixes that have something and had nothing before.
-fn find(frame: &Frame, index: &mut Index<Group>, found: &mut Vec<Bytes>) -> io::Result<()> {
-    let mut event = Vec::new();
+/// Makes the text of a frame's events that are wanted, and notes who wants them.
+fn find(frame: &Frame, index: &mut Index<Group>, found: &mut Found) -> io::Result<()> {
+    let Found { batch, groups } = found;
     for (position, record) in frame.records().map_err(io::Error::other)? {
-        event.clear();
-        index.visit_matching(&record.key, |length, group| {
-            if event.is_empty() {
-                record_event(&mut event, position, frame.header.time_ms, &record);
-            }
-            if event.is_empty() {
-                // The start of a reign.
+        let mut event = None;
+        index.visit_matching(&record.key, |nth, group| {
+            let make = |out: &mut Vec<u8>| {
+                record_event(out, position, frame.header.time_ms, &record);
+            };
+            let made = event.get_or_insert_with(|| batch.push(position, make));
+            // None: the start of a reign.
+            let Some(span) = *made else {
                 return;
+            };
+            if group.wanted.is_empty() {
+                groups.push(nth);
             }
-            if group.found.is_empty() {
-                found.push(record.key.slice(..length));
-            }
-            group.found.push(position, &event);
+            group.wanted.push(span);
         });
     }
     Ok(())

@@ -13,6 +13,7 @@ mod feeder;
 mod follow;
 mod hub;
 mod index;
+mod pieces;
 mod queue;
 mod reader;
 
@@ -26,7 +27,7 @@ use kvclient::position::Position;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{event::position_event, follow::Follow};
+pub use self::{event::position_event, follow::Follow, pieces::Pieces};
 use self::{hub::Hub, queue::Room};
 use crate::log::Log;
 

@@ -14,7 +14,10 @@ use std::{
 use kvclient::position::Position;
 use tokio::sync::Notify;
 
-use super::batch::Batch;
+use super::{
+    batch::{Batch, Span},
+    pieces::Pieces,
+};
 use crate::in_flight::InFlight;
 
 /// What may lie in the queues of one generation.
@@ -25,6 +28,8 @@ pub(super) struct Room {
     pub(super) queue_bytes: usize,
     /// The most for all of them together.
     pub(super) all_bytes: usize,
+    /// From so much text on, watchers of everything share one copy of it.
+    pub(super) shared_bytes: usize,
 }
 
 impl Default for Room {
@@ -35,6 +40,8 @@ impl Default for Room {
             queue_bytes: 1 << 20,
             // Most watchers have nothing waiting.
             all_bytes: 32 << 20,
+            // Below, a copy costs less than one more piece.
+            shared_bytes: 4 << 10,
         }
     }
 }
@@ -55,7 +62,9 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct State {
-    events: Vec<u8>,
+    events: Pieces,
+    /// Length of their text.
+    bytes: usize,
     /// What was taken last: up to [`AHEAD_BYTES`] as much room is made for what comes next, in one piece.
     taken_bytes: usize,
     /// The last event that is or was in it; before the first, where the watcher began.
@@ -89,7 +98,7 @@ pub(super) enum Pushed {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// Text of events, maybe none, and where they end.
-    Events(Vec<u8>, Position),
+    Events(Pieces, Position),
     /// It was too slow, and has to read the log from where it was.
     Behind,
     /// Nobody feeds it any more.
@@ -101,7 +110,8 @@ impl Queue {
     pub(super) fn new(at: Position) -> Self {
         Self {
             state: Mutex::new(State {
-                events: Vec::new(),
+                events: Pieces::default(),
+                bytes: 0,
                 taken_bytes: 0,
                 last: at,
                 is_listed: false,
@@ -115,29 +125,28 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what the watcher does not have yet.
-    pub(super) fn push(&self, batch: &Batch, room: &Room) -> Pushed {
+    /// Adds what the watcher wants of a batch and does not have yet.
+    pub(super) fn push(&self, batch: &Batch, wanted: &[Span], room: &Room) -> Pushed {
         let mut state = self.lock();
-        let events = batch.behind(state.last);
-        if state.condition != Condition::Fed || events.is_empty() {
+        let wanted = Batch::behind(wanted, state.last);
+        let Some(last) = wanted.last().filter(|_| state.condition == Condition::Fed) else {
             return Pushed::Done;
-        }
-        let before = state.events.len();
-        let all_fit = room.taken.take(events.len(), room.all_bytes).is_ok();
-        if !all_fit || before + events.len() > room.queue_bytes {
-            room.taken.give_back(before + events.len());
-            state.events = Vec::new();
-            state.condition = Condition::Behind;
+        };
+        let (before, bytes) = (state.bytes, batch.bytes(wanted));
+        let all_fit = room.taken.take(bytes, room.all_bytes).is_ok();
+        if !all_fit || before + bytes > room.queue_bytes {
+            room.taken.give_back(bytes);
+            state.end(Condition::Behind, room);
             self.wake.notify_one();
             return Pushed::Done;
         }
-        if state.events.is_empty() {
-            let usual = state.taken_bytes.min(AHEAD_BYTES);
-            state.events.reserve_exact(usual.max(events.len()));
+        match batch.shared(wanted, room.shared_bytes) {
+            Some(text) => state.events.push(text),
+            None => state.copy(batch, wanted, bytes),
         }
-        state.events.extend_from_slice(events);
-        state.last = batch.last();
-        if before < PLENTY_BYTES && state.events.len() >= PLENTY_BYTES {
+        state.bytes += bytes;
+        state.last = last.position();
+        if before < PLENTY_BYTES && state.bytes >= PLENTY_BYTES {
             self.wake.notify_one();
         }
         match mem::replace(&mut state.is_listed, true) {
@@ -151,12 +160,12 @@ impl Queue {
         let mut state = self.lock();
         match state.condition {
             Condition::Fed => {
-                let events = mem::take(&mut state.events);
-                room.taken.give_back(events.len());
-                if !events.is_empty() {
-                    state.taken_bytes = events.len();
+                let bytes = mem::take(&mut state.bytes);
+                room.taken.give_back(bytes);
+                if bytes > 0 {
+                    state.taken_bytes = bytes;
                 }
-                Taken::Events(events, state.last)
+                Taken::Events(mem::take(&mut state.events), state.last)
             }
             Condition::Behind => Taken::Behind,
             Condition::Closed => Taken::Closed,
@@ -165,9 +174,7 @@ impl Queue {
 
     /// Ends it: what is in it is thrown away, and nothing is added any more.
     pub(super) fn end(&self, condition: Condition, room: &Room) {
-        let mut state = self.lock();
-        room.taken.give_back(mem::take(&mut state.events).len());
-        state.condition = condition;
+        self.lock().end(condition, room);
         self.wake.notify_one();
     }
 
@@ -175,7 +182,7 @@ impl Queue {
     pub(super) fn wake(&self) {
         let mut state = self.lock();
         state.is_listed = false;
-        if !state.events.is_empty() {
+        if state.bytes > 0 {
             self.wake.notify_one();
         }
     }
@@ -183,5 +190,25 @@ impl Queue {
     /// Returns when there may be something to take.
     pub(super) async fn ready(&self) {
         self.wake.notified().await;
+    }
+}
+
+impl State {
+    /// Adds text of this watcher alone.
+    fn copy(&mut self, batch: &Batch, wanted: &[Span], bytes: usize) {
+        let end = self.events.end();
+        if end.is_empty() {
+            let usual = self.taken_bytes.min(AHEAD_BYTES);
+            end.reserve_exact(usual.max(bytes));
+        }
+        batch
+            .texts(wanted)
+            .for_each(|text| end.extend_from_slice(text));
+    }
+
+    fn end(&mut self, condition: Condition, room: &Room) {
+        room.taken.give_back(mem::take(&mut self.bytes));
+        self.events = Pieces::default();
+        self.condition = condition;
     }
 }

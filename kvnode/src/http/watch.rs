@@ -41,7 +41,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{answer, request, request::BadRequest};
 use crate::{
-    feed::{Follow, position_event},
+    feed::{Follow, Pieces, position_event},
     service::Service,
     storage::Storage,
 };
@@ -127,6 +127,8 @@ struct Watch {
     /// Only to see whether it is still in force: a watch keeps no store open.
     storage: Weak<Storage>,
     follow: Follow,
+    /// What is to be given out before more is taken.
+    events: Pieces,
     /// Until the next position event.
     pause: Pin<Box<Sleep>>,
 }
@@ -143,6 +145,7 @@ impl Watch {
             service,
             storage: Arc::downgrade(storage),
             follow: storage.feed.follow(prefix, at),
+            events: Pieces::default(),
             // The first comes before the first record, so that a client knows where it began.
             pause: Box::pin(sleep_until(Instant::now())),
         }
@@ -150,17 +153,23 @@ impl Watch {
 
     /// The next events; `None` at the end.
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        while self.goes_on() {
+        loop {
+            if let Some(piece) = self.events.pop() {
+                return Some(Ok(piece));
+            }
+            if !self.goes_on() {
+                return None;
+            }
             let events = match self.position_is_due() {
                 true => Ok(self.told_position()),
                 false => self.follow.next().await,
             };
             match events {
                 Ok(events) if events.is_empty() => self.wait().await,
-                events => return Some(events.map(Bytes::from)),
+                Ok(events) => self.events = events,
+                Err(error) => return Some(Err(error)),
             }
         }
-        None
     }
 
     fn goes_on(&self) -> bool {
@@ -174,9 +183,9 @@ impl Watch {
     }
 
     /// A position event, behind the events that it would otherwise claim to be behind.
-    fn told_position(&mut self) -> Vec<u8> {
+    fn told_position(&mut self) -> Pieces {
         let mut events = self.follow.take();
-        position_event(&mut events, self.follow.at());
+        position_event(events.end(), self.follow.at());
         self.pause.as_mut().reset(Instant::now() + POSITION_EVERY);
         events
     }

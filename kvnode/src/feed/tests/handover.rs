@@ -54,7 +54,7 @@ impl Watcher {
     fn take(&mut self, shard: &Shard, runtime: &Runtime) {
         let before = self.follow.at();
         let events = runtime.block_on(self.follow.next()).unwrap();
-        self.told.extend(seqs(&events));
+        self.told.extend(seqs(events));
         let at = self.follow.at();
         assert!(
             at >= before && at <= *shard.visible.borrow(),
@@ -146,9 +146,10 @@ proptest! {
         // An event has some 80 bytes: from no queue at all to one that is never full.
         queue_bytes in prop_oneof![Just(0_usize), Just(100), Just(300), Just(1 << 20)],
         all_bytes in prop_oneof![Just(500_usize), Just(1 << 20)],
+        shared_bytes in prop_oneof![Just(0_usize), Just(300), Just(1 << 20)],
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let room = Room { queue_bytes, all_bytes, ..Room::default() };
+        let room = Room { queue_bytes, all_bytes, shared_bytes, ..Room::default() };
         let mut world = World::new(Shard::create(dir.path()), room);
         for deed in deeds {
             world.act(deed);

@@ -12,7 +12,10 @@ use kvclient::{
 };
 use tokio::sync::watch;
 
-use crate::log::{Log, LogOptions, LogWriter};
+use crate::{
+    feed::Pieces,
+    log::{Log, LogOptions, LogWriter},
+};
 
 /// A log that is written to, and who remembers what is in it.
 struct Shard {
@@ -69,8 +72,12 @@ impl Shard {
 }
 
 /// Seqs of the events in a text.
-fn seqs(events: &[u8]) -> Vec<Seq> {
-    let text = std::str::from_utf8(events).unwrap();
+fn seqs(mut events: Pieces) -> Vec<Seq> {
+    let mut text = Vec::new();
+    while let Some(piece) = events.pop() {
+        text.extend_from_slice(&piece);
+    }
+    let text = std::str::from_utf8(&text).unwrap();
     let ids = text.lines().filter_map(|line| line.strip_prefix("id: 1."));
     ids.map(|seq| seq.parse().unwrap()).collect()
 }

@@ -20,10 +20,11 @@ async fn watch(feed: Feed, prefix: Bytes, mut at: Position, seed: u64) -> Vec<u6
         let mut follow = feed.follow(prefix.clone(), at);
         for _ in 0..random.u32(1..200) {
             let events = follow.next().await.unwrap();
-            if events.is_empty() {
+            let is_idle = events.is_empty();
+            told.extend(seqs(events));
+            if is_idle {
                 let _ = tokio::time::timeout(Duration::from_millis(20), follow.ready()).await;
             }
-            told.extend(seqs(&events));
             at = follow.at();
             if random.u8(..) < 20 {
                 tokio::time::sleep(Duration::from_millis(random.u64(1..20))).await;
