@@ -78,7 +78,13 @@ async fn drain(mut stream: TcpStream, count: Arc<AtomicUsize>) -> anyhow::Result
     loop {
         let bytes = stream.read(&mut piece).await?;
         ensure!(bytes > 0, "a watch has ended");
-        let events = piece[..bytes].iter().filter(|byte| **byte == b'k').count();
-        count.fetch_add(events, Relaxed);
+        count.fetch_add(events(&piece[..bytes]), Relaxed);
     }
+}
+
+/// How many events have their letter in a piece. Counted in bytes, many at a time: a sum of 128 ones fits.
+fn events(piece: &[u8]) -> usize {
+    let ones = |part: &[u8]| part.iter().map(|byte| u8::from(*byte == b'k')).sum::<u8>();
+    let parts = piece.chunks(128).map(|part| usize::from(ones(part)));
+    parts.sum()
 }
