@@ -88,6 +88,7 @@ const ORDER: &[&str] = &[
     "feed/pieces",
     "feed/index",
     "feed/queue",
+    "feed/found",
     "feed/reader",
     "feed/hub",
     "feed/feeder",

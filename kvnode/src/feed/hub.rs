@@ -18,8 +18,8 @@ use kvclient::{position::Position, wire::log::Frame};
 use tokio::sync::{Notify, watch::Receiver};
 
 use super::{
-    batch::{Batch, Span},
-    event::record_event,
+    batch::Batch,
+    found::{Found, Group},
     index::Index,
     queue::{Condition, Pushed, Queue, Room, Taken},
 };
@@ -51,25 +51,6 @@ struct Inner {
     found: Found,
     is_closed: bool,
 }
-
-/// What the step at hand has found.
-#[derive(Debug, Default)]
-struct Found {
-    batch: Batch,
-    /// Numbers of the groups that want some of it.
-    groups: Vec<usize>,
-}
-
-/// The watchers of one prefix.
-#[derive(Debug, Default)]
-struct Group {
-    queues: Vec<Arc<Queue>>,
-    /// What they want of the step at hand.
-    wanted: Vec<Span>,
-}
-
-/// So many events of a group find room made already.
-const KEPT_SPANS: usize = 128;
 
 /// Why a watcher is not fed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +165,7 @@ impl Hub {
             if frame.header.last_seq() > visible.seq {
                 break;
             }
-            find(&frame, index, found)?;
+            found.add(&frame, index)?;
             at = frame.header.link().position;
         }
         for nth in found.groups.drain(..) {
@@ -203,8 +184,7 @@ impl Hub {
                 listed.push(Arc::clone(queue));
             }
         }
-        group.wanted.clear();
-        group.wanted.shrink_to(KEPT_SPANS);
+        group.clear();
     }
 
     /// Feeds nobody from now on; watchers are told that it is over.
@@ -234,29 +214,6 @@ impl Hub {
             queues.for_each(|queue| queue.end(condition, &self.room));
         }
     }
-}
-
-/// Makes the text of a frame's events that are wanted, and notes who wants them.
-fn find(frame: &Frame, index: &mut Index<Group>, found: &mut Found) -> io::Result<()> {
-    let Found { batch, groups } = found;
-    for (position, record) in frame.records().map_err(io::Error::other)? {
-        let mut event = None;
-        index.visit_matching(&record.key, |nth, group| {
-            let make = |out: &mut Vec<u8>| {
-                record_event(out, position, frame.header.time_ms, &record);
-            };
-            let made = event.get_or_insert_with(|| batch.push(position, make));
-            // None: the start of a reign.
-            let Some(span) = *made else {
-                return;
-            };
-            if group.wanted.is_empty() {
-                groups.push(nth);
-            }
-            group.wanted.push(span);
-        });
-    }
-    Ok(())
 }
 
 impl Seat {

@@ -1,7 +1,7 @@
 //! The change feed: a shard's changes as text, for any number of watchers.
 //!
 //! A watcher that is behind reads the log by itself (`reader.rs`). Those at its end are fed: one task decodes what is
-//! new (`hub.rs`, `feeder.rs`), finds out who wants it (`index.rs`) and puts its text into their queues (`queue.rs`).
+//! new (`hub.rs`, `feeder.rs`), finds out who wants it (`found.rs`) and puts its text into their queues (`queue.rs`).
 //! So a write costs what its own watchers cost, however many others there are. Who takes too slowly is no longer fed
 //! and reads by itself again (`follow.rs`), so memory is bounded and nothing is lost.
 //!
@@ -11,6 +11,7 @@ mod batch;
 mod event;
 mod feeder;
 mod follow;
+mod found;
 mod hub;
 mod index;
 mod pieces;
