@@ -177,7 +177,13 @@ async fn beyond_retention_a_replica_takes_a_snapshot_by_itself_while_writes_go_o
     let behind = primary.at("durable").await;
     write_beyond_retention(primary, behind.seq).await;
 
-    let writers = Writers::start(&cluster, LOAD);
+    // Slow enough that the replica, once it has the snapshot, finds the log still reaching back to it.
+    let slow = Load {
+        writers: 1,
+        batch: 2,
+        ..LOAD
+    };
+    let writers = Writers::start(&cluster, slow);
     writers.wait_acked(100).await;
     replica.start().await;
     let snapshot = "snapshot is in force";
