@@ -3,6 +3,9 @@
 //! One small thread keeps one spare ready, so that going on to the next segment never waits for 64 MiB of zeros.
 //! Segments that are no longer needed come back as spares; with two ready, further ones are removed instead.
 //!
+//! Zeros are written piece by piece, with pauses, unless somebody waits for them: the syncs of the log need the same disk,
+//! and took milliseconds for a quarter of a second while 64 MiB were written at once.
+//!
 //! A spare is made under `spare-N.new` and renamed when its zeros are synced, so after any crash a file named
 //! `spare-N.seg` is complete. The thread ends, and is waited for, when [`Spares`] is dropped.
 
@@ -15,6 +18,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use kvclient::faults::{self, Guarantee};
@@ -27,6 +31,12 @@ use super::{
 
 /// More spares than this are removed: one is in use at a time, one more spares the disk the zeroing.
 const MOST_READY: usize = 2;
+
+/// A pause lasts so many times as long as the piece before it took.
+const PAUSE_PIECES: u32 = 3;
+
+/// Longest pause: a disk that is that slow has troubles that no pause mends.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The spares of one log, and the thread that makes them.
 #[derive(Debug)]
@@ -52,6 +62,8 @@ struct Maker {
 struct State {
     ready: Vec<Spare>,
     making: bool,
+    /// Appends that cannot go on without a spare.
+    waiting: usize,
     // After a failure the thread rests until somebody takes a spare or makes room.
     resting: bool,
     next_number: u64,
@@ -70,6 +82,7 @@ impl Spares {
             state: Mutex::new(State {
                 ready: adopt(listing, segment_bytes)?,
                 making: false,
+                waiting: 0,
                 resting: false,
                 next_number: listing.next_spare,
             }),
@@ -179,10 +192,15 @@ impl Maker {
                 self.changed.notify_all();
                 return Ok(spare);
             }
+            state.waiting += 1;
             if !state.making {
-                return self.make_one(state).0;
+                let (made, mut state) = self.make_one(state);
+                state.waiting -= 1;
+                return made;
             }
+            self.changed.notify_all();
             state = self.wait(state);
+            state.waiting -= 1;
         }
     }
 
@@ -254,11 +272,24 @@ impl Maker {
                 return Err(io::Error::other("the log is closing"));
             }
             let zeros = &ZEROS[..ZEROS.len().min(len(left))];
+            let began = Instant::now();
             file.write_all(zeros)?;
+            file.sync_data()?;
             left -= zeros.len() as u64;
+            self.pause(began.elapsed() * PAUSE_PIECES);
         }
         file.sync_all()?;
         Ok(file)
+    }
+
+    /// Leaves the disk to others for a while, unless somebody waits.
+    fn pause(&self, pause: Duration) {
+        let state = locked(&self.state);
+        let may_rest = |state: &mut State| state.waiting == 0 && !self.stop.load(Ordering::SeqCst);
+        let rested = self
+            .changed
+            .wait_timeout_while(state, pause.min(LONGEST_PAUSE), may_rest);
+        drop(rested.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// A spare's number for this segment, if it may become one.
