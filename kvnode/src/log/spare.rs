@@ -186,22 +186,22 @@ impl Maker {
 
     fn take_one(&self) -> Result<Spare, LogError> {
         let mut state = locked(&self.state);
-        loop {
+        state.waiting += 1;
+        // Whoever is making one pauses no longer.
+        self.changed.notify_all();
+        let (taken, mut state) = loop {
             if let Some(spare) = state.ready.pop() {
                 state.resting = false;
                 self.changed.notify_all();
-                return Ok(spare);
+                break (Ok(spare), state);
             }
-            state.waiting += 1;
             if !state.making {
-                let (made, mut state) = self.make_one(state);
-                state.waiting -= 1;
-                return made;
+                break self.make_one(state);
             }
-            self.changed.notify_all();
             state = self.wait(state);
-            state.waiting -= 1;
-        }
+        };
+        state.waiting -= 1;
+        taken
     }
 
     /// Makes a spare without the lock, in which nobody else makes one.

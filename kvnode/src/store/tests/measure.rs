@@ -46,18 +46,22 @@ fn memory_of_a_memtable() {
     }
 }
 
+/// Nothing is flushed before it is asked for.
+fn in_one_memtable() -> StoreOptions {
+    StoreOptions {
+        memtable_bytes: 1 << 30,
+        checkpoint_every: u64::MAX,
+        ..StoreOptions::default()
+    }
+}
+
 /// What the commit thread and readers do most: overwrite keys that are in the memtable already, and read them.
 #[test]
 #[ignore = "a measurement"]
 fn overwrites_and_reads_in_a_memtable() {
     const KEYS: u64 = 33_000;
     let dir = tempfile::tempdir().unwrap();
-    let options = StoreOptions {
-        memtable_bytes: 1 << 30,
-        checkpoint_every: u64::MAX,
-        ..StoreOptions::default()
-    };
-    let store = open_with(dir.path(), options);
+    let store = open_with(dir.path(), in_one_memtable());
     let started = Instant::now();
     add_all(&store, 0..KEYS);
     println!("a new key: {:?}", started.elapsed() / 33_000);
@@ -84,12 +88,7 @@ fn overwrites_and_reads_in_a_memtable() {
 #[ignore = "a measurement"]
 fn a_flush_that_spills() {
     let dir = tempfile::tempdir().unwrap();
-    let options = StoreOptions {
-        memtable_bytes: 1 << 30,
-        checkpoint_every: u64::MAX,
-        ..StoreOptions::default()
-    };
-    let store = open_with(dir.path(), options);
+    let store = open_with(dir.path(), in_one_memtable());
     store.add(vec![Record::epoch_start(7, "a:1")]);
     for part in 0..4 {
         add_all(&store, part * 1_500_000..(part + 1) * 1_500_000);
