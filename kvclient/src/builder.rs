@@ -256,15 +256,6 @@ impl ClientBuilder {
         self
     }
 
-    /// Longest time for which an op keeps its thread awake instead of having it woken: one beside which no other of the
-    /// process is under way, and where answers have come within that time of late. On one machine such a read takes 45 us
-    /// instead of 60. Other tasks run meanwhile. Default 100 us, which is less than most networks take;
-    /// [`Duration::ZERO`]: never, for programs to which an idle processor is worth more.
-    pub fn awake_for(mut self, longest: Duration) -> Self {
-        self.options.lanes.awake_for = longest;
-        self
-    }
-
     /// How new reads are that do not say. Default [`Consistency::ReadYourWrites`].
     pub fn consistency(mut self, consistency: Consistency) -> Self {
         self.options.consistency = consistency;

@@ -117,9 +117,6 @@ pub(crate) struct LaneOptions {
     pub(crate) alone_bytes: usize,
     /// Large values under way at once per node: each has a connection of its own.
     pub(crate) alone_in_flight: usize,
-    /// Longest time for which an op that is alone keeps its thread awake, if its answer is to be expected within that. On
-    /// one machine a read takes 40 us so and 60 us otherwise, and a write 180 us; over a network everything takes longer.
-    pub(crate) awake_for: Duration,
     /// How long a batch that is ready waits for the exchange under way. An exchange made in a caller's own
     /// future stands still if that caller stops polling it; other callers go on after this time.
     pub(crate) patience: Duration,
@@ -143,7 +140,6 @@ impl Default for LaneOptions {
             queue_bytes: 8 << 20,
             alone_bytes: 64 << 10,
             alone_in_flight: 4,
-            awake_for: Duration::from_micros(100),
             patience: Duration::from_millis(10),
             late_after: Duration::from_millis(500),
             late_batches: 8,

@@ -62,7 +62,6 @@ const ORDER: &[&str] = &[
     "coalesce/latency",
     "coalesce/link",
     "coalesce/ticket",
-    "coalesce/awake",
     "coalesce/batch",
     "coalesce/lane",
     "coalesce",

@@ -6,6 +6,7 @@
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytesize::ByteSize;
@@ -118,6 +119,10 @@ pub struct Settings {
     /// HTTP worker threads [default: the number of cores].
     #[arg(long, env = "KVNODE_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
+    /// Longest time in us for which a worker looks out for the next lone read instead of sleeping, if they come that soon
+    /// one after the other; 0 to always sleep [default: 200].
+    #[arg(long, env = "KVNODE_BUSY_POLL_US", value_name = "US")]
+    pub busy_poll_us: Option<u64>,
     /// Open connections at most [default: 4096].
     #[arg(long, env = "KVNODE_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,
@@ -179,6 +184,8 @@ pub struct NodeConfig {
     pub sizes: Sizes,
     /// HTTP worker threads.
     pub workers: usize,
+    /// Longest time for which a worker looks out for the next lone read.
+    pub busy_poll: Duration,
     /// Open connections at most.
     pub max_connections: usize,
     /// Whether GET may write from beyond loopback.
@@ -268,6 +275,7 @@ impl ServeArgs {
             log_retention: typed.log_retention.or(file.log_retention),
             snapshot_log_limit: typed.snapshot_log_limit.or(file.snapshot_log_limit),
             workers: typed.workers.or(file.workers),
+            busy_poll_us: typed.busy_poll_us.or(file.busy_poll_us),
             max_connections: typed.max_connections.or(file.max_connections),
             max_in_flight: typed.max_in_flight.or(file.max_in_flight),
             allow_get_writes: typed.allow_get_writes.or(file.allow_get_writes),
@@ -302,6 +310,7 @@ impl ServeArgs {
         Ok(NodeConfig {
             sizes: settings.sizes()?,
             workers: at_least_one("--workers", settings.workers.unwrap_or(cores))?,
+            busy_poll: busy_poll(settings.busy_poll_us)?,
             max_connections: at_least_one(
                 "--max-connections",
                 settings.max_connections.unwrap_or(4_096),
@@ -408,6 +417,15 @@ impl Sizes {
             );
         }
         Ok(())
+    }
+}
+
+fn busy_poll(us: Option<u64>) -> Result<Duration, ConfigError> {
+    match us.unwrap_or(200) {
+        us @ 0..=10_000 => Ok(Duration::from_micros(us)),
+        us => Err(ConfigError(format!(
+            "--busy-poll-us is {us}: a worker would take a processor for that long after each read; at most 10000"
+        ))),
     }
 }
 
@@ -526,6 +544,10 @@ mod tests {
             (&[][..], "--address is missing"),
             (&["--address", "localhost:9"], "not in the shard map"),
             (&["--address", "localhost"], "the port is missing"),
+            (
+                &["--address", "localhost:1", "--busy-poll-us", "10001"],
+                "--busy-poll-us is 10001",
+            ),
             (
                 &["--address", "localhost:1", "--listen", "0.0.0.0:1"],
                 "--insecure-no-auth",

@@ -119,6 +119,7 @@ const ORDER: &[&str] = &[
     // HTTP: decode, ask, encode.
     "http/request",
     "http/guard",
+    "http/awake",
     "http/body",
     "http/answer",
     "http/unread",

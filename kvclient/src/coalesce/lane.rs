@@ -37,7 +37,6 @@ use tokio::{
 };
 
 use super::{
-    awake::{Awake, UnderWay},
     batch::{Batch, Queued, expire, weight},
     link::Link,
     ticket::{Answer, Pending, Ticket, Watched},
@@ -64,8 +63,6 @@ pub(crate) struct Lane {
     state: Mutex<State>,
     /// Somebody's time is over sooner than any drain would look.
     sooner: Notify,
-    /// For ops that are alone.
-    awake: Awake,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +82,6 @@ impl Lane {
         Arc::new(Self {
             turns: Semaphore::new(link.options.batches_in_flight),
             late: Semaphore::new(link.options.late_batches),
-            awake: Awake::new(link.options.awake_for),
             room: Semaphore::new(link.options.queue_bytes as usize),
             link,
             state: Mutex::default(),
@@ -211,8 +207,7 @@ impl Lane {
 
     async fn send_now(&self, ticket: &Arc<Ticket>, turn: SemaphorePermit<'_>) -> Answer {
         let batch = Batch::of(ticket.clone());
-        let exchange = self.exchange_in_turn(&batch, || drop(turn));
-        let mut results = self.awake.wait(exchange).await?;
+        let mut results = self.exchange_in_turn(&batch, || drop(turn)).await?;
         Ok(results.pop().expect("one result for one op"))
     }
 
@@ -223,7 +218,6 @@ impl Lane {
         step_aside: impl FnOnce(),
     ) -> Result<Vec<OpResult>, AttemptError> {
         let options = &self.link.options;
-        let _under_way = UnderWay::begin();
         let mut exchange = pin!(self.exchange(batch));
         if let Ok(answer) = timeout(options.late_after, &mut exchange).await {
             return answer;

@@ -6,7 +6,6 @@
 //! which is how reads choose between nodes; and it passes on which map the node says is in force. It never chooses a
 //! node and never tries anything twice.
 
-mod awake;
 mod batch;
 mod health;
 mod lane;

@@ -13,7 +13,7 @@ use kvclient::wire::{
 };
 
 use super::{
-    answer, body,
+    answer, awake, body,
     lines::{decode_lines, encode_lines},
     request,
     request::BadRequest,
@@ -40,7 +40,7 @@ pub(super) async fn batch(
     };
     service.metrics.saw_batch(ops.len());
     let results = match asked.whole {
-        Whole::No => service.execute(ops).await,
+        Whole::No => awake::execute(&service, ops).await,
         Whole::Atomic => match atomic::execute(&service, ops, id).await {
             Ok(results) => results,
             Err(refusal) => return answer::op(&request, refusal, &service),

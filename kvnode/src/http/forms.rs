@@ -10,7 +10,7 @@ use kvclient::{
     },
 };
 
-use super::{answer, guard, request, request::BadRequest};
+use super::{answer, awake, guard, request, request::BadRequest};
 use crate::{json::bytes_field, ownership::own_shard, service::Service};
 
 /// `/get?key=`: the value as it is.
@@ -125,5 +125,5 @@ pub(super) async fn route(request: HttpRequest, service: web::Data<Service>) -> 
 }
 
 async fn run(op: Op, service: &Service) -> OpResult {
-    service.execute(vec![op]).await.pop().unwrap_or_default()
+    awake::execute_one(service, op).await
 }

@@ -10,7 +10,7 @@ use kvclient::{
     },
 };
 
-use super::{answer, body, guard, request, request::BadRequest};
+use super::{answer, awake, body, guard, request, request::BadRequest};
 use crate::{
     ownership::{Access, Decision},
     service::{Service, turned_away},
@@ -118,7 +118,7 @@ fn is_ours(key: &Key, access: Access, service: &Service) -> bool {
 }
 
 async fn run(request: &HttpRequest, op: Op, service: &Service) -> HttpResponse {
-    let result = service.execute(vec![op]).await.pop().unwrap_or_default();
+    let result = awake::execute_one(service, op).await;
     answer::op(request, result, service)
 }
 
@@ -170,6 +170,7 @@ mod tests {
                 ..Sizes::default()
             },
             workers: 1,
+            busy_poll: Duration::ZERO,
             max_connections: 16,
             allow_get_writes: false,
             insecure_no_auth: false,

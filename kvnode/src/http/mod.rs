@@ -5,6 +5,7 @@
 
 mod admin;
 mod answer;
+mod awake;
 mod batch;
 mod body;
 mod forms;
