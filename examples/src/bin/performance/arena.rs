@@ -4,7 +4,10 @@
 
 use std::{path::Path, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 
 use crate::{
     bench::Bench,
@@ -64,8 +67,10 @@ impl Arena {
         Ok(())
     }
 
-    /// Waits until no server has anything left to do of the turn before, such as to move what was written to LMDB.
+    /// Waits until no server has anything left to do of the turn before, such as to move what was written to LMDB, and
+    /// the disk has all of it.
     pub(crate) async fn settle(&self) -> anyhow::Result<()> {
+        spawn_blocking(rustix::fs::sync).await?;
         let until = Instant::now() + UNREST;
         let mut before = self.cpu_seconds()?;
         while Instant::now() < until {
