@@ -23,6 +23,10 @@ const STALL_GOAL_MS: f64 = 250.0;
 /// Tasks that read and write at the same time.
 const TASKS: usize = 256;
 
+/// Reads are counted after so long: the last of what was just stored is still on its way into LMDB, and each page that is
+/// read for the first time has to be mapped.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// Steady writes last that long: a dozen flushes of each node.
 const WRITING: Duration = Duration::from_secs(60);
 
@@ -71,7 +75,10 @@ impl Reads {
     /// Stores the keys, then reads them at random.
     async fn of(bench: &Bench, kv: &Client, keys: usize) -> anyhow::Result<Self> {
         fill(kv, keys, VALUE_BYTES).await?;
-        let busy = Load::of(bench, Work::Get, TASKS, keys);
+        let mut busy = Load::of(bench, Work::Get, TASKS, keys);
+        if bench.form == Form::Full {
+            busy.warm_up = SETTLING;
+        }
         let busy = busy.run(from_ref(kv), || Ok(())).await?;
         let alone = Load::of(bench, Work::Get, 1, keys);
         let mut alone = alone.run(from_ref(kv), || Ok(())).await?;
