@@ -5,7 +5,7 @@ use bytes::Bytes;
 use kvclient::{
     slot::Slot,
     wire::{
-        batch::{Action, Op, OpResult, Terms},
+        batch::{Action, Op, Terms},
         error::{Applied, ErrorCode},
     },
 };
@@ -27,7 +27,7 @@ pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> Ht
         Err(error) => return answer::refused(error, &service),
     };
     let key = op.key.clone();
-    let result = run(op, &service).await;
+    let result = awake::execute_one(&service, op).await;
     match result.error_code() {
         Some(ErrorCode::NotFound) => answer::line(404, format!("not found: {key}"), &service),
         _ => answer::op(&request, result, &service),
@@ -87,7 +87,7 @@ async fn write(
         Err(error) => return answer::refused_write(error, service),
     };
     let key = op.key.clone();
-    let result = run(op, service).await;
+    let result = awake::execute_one(service, op).await;
     if result.error_code() == Some(ErrorCode::NotFound) {
         return answer::line(404, format!("not found: {key}"), service);
     }
@@ -122,8 +122,4 @@ pub(super) async fn route(request: HttpRequest, service: web::Data<Service>) -> 
         "this_node": shard.role_of(&service.config.address).map(|role| role.as_str()),
     });
     answer::json(200, format!("{body}\n"), &service)
-}
-
-async fn run(op: Op, service: &Service) -> OpResult {
-    awake::execute_one(service, op).await
 }

@@ -182,7 +182,8 @@ impl Node {
     }
 }
 
-fn map_text(ports: &[u16], nodes_a_shard: usize) -> String {
+/// A map of shards with so many nodes each, in the order of the ports.
+pub(crate) fn map_text(ports: &[u16], nodes_a_shard: usize) -> String {
     let mut text = String::from("version = 1\n");
     for (idx, ports) in ports.chunks(nodes_a_shard).enumerate() {
         let (primary, replicas) = (ports[0], &ports[1..]);

@@ -2,6 +2,7 @@
 
 mod contest;
 mod etcd;
+mod first_launch;
 mod judge;
 mod large;
 mod limits;
@@ -243,6 +244,12 @@ const ROWS: &[Row] = &[
         work: "anonymous memory of a node, at start and under loads",
         goal: "<= 20 MiB at start; at most that, two memtables and the cap of bodies: 404 MiB",
         run: Run::Alone(large::memory),
+    },
+    Row {
+        id: "build",
+        work: "the first `./launch.sh` from nothing, packages fetched: three shards and their replicas ready",
+        goal: "none: in the table",
+        run: Run::Alone(first_launch::run),
     },
     Row {
         id: "limits",
