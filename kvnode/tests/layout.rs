@@ -24,6 +24,10 @@ const ORDER: &[&str] = &[
     "durable",
     "marker",
     "data_dir",
+    "config/error",
+    "config/listen",
+    "config/args",
+    "config/sizes",
     "config",
     // The log: the truth.
     "log/error",

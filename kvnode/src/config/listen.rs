@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use kvclient::shard_map::Address;
 
-use super::ConfigError;
+use super::error::ConfigError;
 
 pub(super) fn listen_addresses(
     listen: Option<&str>,
@@ -12,7 +12,7 @@ pub(super) fn listen_addresses(
 ) -> Result<Vec<SocketAddr>, ConfigError> {
     let text = listen.map_or_else(|| address.to_string(), str::to_owned);
     let resolved = text.to_socket_addrs().map_err(|error| {
-        ConfigError(format!(
+        ConfigError::new(format!(
             "cannot listen at {text}: {error}; give --listen HOST:PORT"
         ))
     })?;
@@ -28,7 +28,7 @@ pub(super) fn check_exposure(
 ) -> Result<(), ConfigError> {
     let exposed = listen.iter().find(|address| !is_loopback(address.ip()));
     match exposed {
-        Some(address) if !insecure_no_auth => Err(ConfigError(format!(
+        Some(address) if !insecure_no_auth => Err(ConfigError::new(format!(
             "{address} can be reached from other machines, and this version knows neither tokens nor TLS: anyone \
              there could read and change everything. Listen on loopback, or, on a network you trust, say so with \
              --insecure-no-auth"

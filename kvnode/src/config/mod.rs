@@ -4,6 +4,7 @@
 //! before a file or socket is touched; a mistake is one message and exit code 2.
 
 mod args;
+mod error;
 mod listen;
 mod sizes;
 
@@ -19,21 +20,10 @@ pub(crate) use self::listen::is_loopback;
 use self::listen::{check_exposure, listen_addresses};
 pub use self::{
     args::{Cli, LogFormat, Offline, ServeArgs, Settings},
+    error::ConfigError,
     sizes::Sizes,
 };
 use crate::{marker::Order, ownership::Place};
-
-/// A mistake in what was typed: exit 2.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
-
-impl ConfigError {
-    /// A mistake, said in one line with how to mend it.
-    pub fn new(message: String) -> Self {
-        Self(message)
-    }
-}
 
 /// What a node needs to run, all of it checked.
 #[derive(Debug, Clone)]
@@ -84,10 +74,10 @@ impl ServeArgs {
     pub fn read_map(&self) -> Result<ShardMap, ConfigError> {
         let file = self.config.display().to_string();
         let text = std::fs::read_to_string(&self.config).map_err(|error| {
-            ConfigError(format!("{file}: the shard map cannot be read: {error}"))
+            ConfigError::new(format!("{file}: the shard map cannot be read: {error}"))
         })?;
         kvclient::shard_map::toml::parse(&text, &file)
-            .map_err(|error| ConfigError(error.to_string()))
+            .map_err(|error| ConfigError::new(error.to_string()))
     }
 
     /// Settings of flags and variables over those of the file.
@@ -164,33 +154,33 @@ impl ServeArgs {
         let Some(text) = &self.address else {
             let all: Vec<String> = map.nodes().map(|node| node.address.to_string()).collect();
             let all = all.join(", ");
-            return Err(ConfigError(format!(
+            return Err(ConfigError::new(format!(
                 "--address is missing: say which node of the map this is ({all})"
             )));
         };
         text.parse()
-            .map_err(|error| ConfigError(format!("--address: {error}")))
+            .map_err(|error| ConfigError::new(format!("--address: {error}")))
     }
 }
 
 fn busy_poll(us: Option<u64>) -> Result<Duration, ConfigError> {
     match us.unwrap_or(200) {
         us @ 0..=10_000 => Ok(Duration::from_micros(us)),
-        us => Err(ConfigError(format!(
+        us => Err(ConfigError::new(format!(
             "--busy-poll-us is {us}: a worker would take a processor for that long after each read; at most 10000"
         ))),
     }
 }
 
 fn read_settings(path: &Path) -> Result<Settings, ConfigError> {
-    let error = |problem: String| ConfigError(format!("{}: {problem}", path.display()));
+    let error = |problem: String| ConfigError::new(format!("{}: {problem}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|e| error(format!("cannot be read: {e}")))?;
     toml::from_str(&text).map_err(|e| error(e.to_string()))
 }
 
 fn not_in_map(map: &ShardMap, address: &Address) -> ConfigError {
     let all: Vec<String> = map.nodes().map(|node| node.address.to_string()).collect();
-    ConfigError(format!(
+    ConfigError::new(format!(
         "--address {address} is not in the shard map, which has {}",
         all.join(", ")
     ))
@@ -198,7 +188,7 @@ fn not_in_map(map: &ShardMap, address: &Address) -> ConfigError {
 
 fn at_least_one(name: &str, number: usize) -> Result<usize, ConfigError> {
     if number == 0 {
-        return Err(ConfigError(format!("{name} is 0; it is at least 1")));
+        return Err(ConfigError::new(format!("{name} is 0; it is at least 1")));
     }
     Ok(number)
 }

@@ -3,7 +3,7 @@
 use bytesize::ByteSize;
 use kvclient::wire::{self, log::largest_frame_bytes};
 
-use super::{ConfigError, Settings};
+use super::{args::Settings, error::ConfigError};
 
 /// All sizes, in bytes unless named otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Settings {
         let or = |size: Option<ByteSize>, default: u64| size.map_or(default, |size| size.as_u64());
         let memory = |name: &str, size: Option<ByteSize>, default: usize| {
             usize::try_from(or(size, default as u64)).map_err(|_| {
-                ConfigError(format!(
+                ConfigError::new(format!(
                     "{name} is larger than this machine's address space"
                 ))
             })
@@ -84,7 +84,7 @@ impl Settings {
 
 impl Sizes {
     fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |text: String| Err(ConfigError(text));
+        let wrong = |text: String| Err(ConfigError::new(text));
         if self.max_value_bytes > wire::MAX_VALUE_BYTES_CEILING {
             return wrong(format!(
                 "--max-value-size is {}, at most 16MiB",
