@@ -144,7 +144,7 @@ impl PullRequest {
                 read.parsed(header::LINEAGE, |text| lineage_from_text(text).ok())?,
             )?,
             last_crc: need(header::LAST_CRC, read.parsed(header::LAST_CRC, hex_u32)?)?,
-            map_version: read.parsed(header::MAP_VERSION, |text| Some(text.to_owned()))?,
+            map_version: read.parsed(header::MAP_VERSION, map_identity)?,
         })
     }
 }
@@ -202,7 +202,7 @@ impl PullAnswer {
                 .parsed(header::CHECKPOINTS, checkpoints_from_text)?
                 .unwrap_or_default(),
             common: read.parsed(header::POSITION, |text| text.parse().ok())?,
-            map_version: read.parsed(header::MAP_VERSION, |text| Some(text.to_owned()))?,
+            map_version: read.parsed(header::MAP_VERSION, map_identity)?,
             ..Self::default()
         };
         match status {
@@ -260,6 +260,12 @@ impl<'a, F: Fn(&str) -> Option<&'a str>> Fields<F> {
             .map(Some)
             .ok_or_else(|| problem(format!("{name} cannot be read: {text:?}")))
     }
+}
+
+/// An identity is one word: a field that is not cannot be sent on as it came.
+fn map_identity(text: &str) -> Option<String> {
+    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    is_word.then(|| text.to_owned())
 }
 
 fn need<T>(name: &str, value: Option<T>) -> Result<T, DecodeError> {
@@ -357,6 +363,27 @@ mod tests {
         let decoded =
             PullRequest::decode("after=0&max_bytes=1048576&wait_ms=250", lookup(&headers));
         assert_eq!(decoded, Ok(empty));
+    }
+
+    /// With a line break at its end it was taken as it came, and was another one when it was read again.
+    #[test]
+    fn a_map_identity_is_one_word() {
+        for (identity, is_read) in [
+            ("1-ab", true),
+            ("1-ab\r", false),
+            ("1-ab x", false),
+            ("1-\u{e9}", false),
+            ("", false),
+        ] {
+            let mut headers = request().to_headers();
+            headers.retain(|(name, _)| *name != header::MAP_VERSION);
+            headers.push((header::MAP_VERSION, identity.into()));
+            let query = "after=7&max_bytes=1&wait_ms=2";
+            let decoded = PullRequest::decode(query, lookup(&headers));
+            assert_eq!(decoded.is_ok(), is_read, "{identity:?}");
+            let answer = PullAnswer::decode(200, lookup(&headers), Bytes::new());
+            assert_eq!(answer.is_ok(), is_read, "{identity:?}");
+        }
     }
 
     #[test]
