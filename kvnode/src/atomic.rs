@@ -14,6 +14,7 @@ use kvclient::{
 use crate::{
     acknowledge::Owed,
     commit::{AtomicAnswer, AtomicOps, named},
+    metrics::{OpKind, OpOutcome},
     ownership::Access,
     pending::deadline,
     service::{Service, turned_away},
@@ -28,7 +29,25 @@ use crate::{
 /// # Cancel safety
 /// Once queued it is decided, whether or not the caller still waits.
 pub async fn execute(service: &Service, ops: Vec<Op>, id: Option<RequestId>) -> AtomicAnswer {
-    let arrived = Instant::now();
+    let (arrived, kinds) = (Instant::now(), OpKind::of_each(&ops));
+    let answer = execute_whole(service, ops, id, arrived).await;
+    match &answer {
+        Ok(results) => service.metrics.saw_ops(&kinds, results, arrived),
+        Err(refusal) => {
+            let outcome = OpOutcome::of(refusal);
+            let ops = kinds.into_iter().map(|kind| (kind, outcome));
+            service.metrics.ops.add(ops, arrived.elapsed());
+        }
+    }
+    answer
+}
+
+async fn execute_whole(
+    service: &Service,
+    ops: Vec<Op>,
+    id: Option<RequestId>,
+    arrived: Instant,
+) -> AtomicAnswer {
     let Some(first) = ops.first() else {
         return Ok(Vec::new());
     };

@@ -43,10 +43,12 @@ use crate::{
         puller::Puller,
         reign::{self, Standing, Start},
     },
+    sampler,
     service::Service,
     stalled,
     storage::StorageError,
     sweeper,
+    vitals::Vitals,
 };
 
 /// Longest time for running requests to finish. Longer than the longest wait of a request (5 s).
@@ -154,6 +156,7 @@ pub async fn start_on(
         clock: Arc::new(ShardClock::start(0)),
         progress: Progress::default(),
         metrics: Metrics::default(),
+        vitals: Vitals::default(),
         started: Instant::now(),
         started_at: SystemTime::now(),
         stopping: CancellationToken::new(),
@@ -182,6 +185,10 @@ pub async fn start_on(
     };
     node.tasks
         .spawn(remember_fences(Arc::clone(&node.home), fences));
+    let (sampled, stop) = (Arc::clone(&node.service), node.stop.clone());
+    node.tasks.spawn(async move {
+        stop.run_until_cancelled(sampler::run(sampled)).await;
+    });
     match node.begin().await {
         Ok(()) => Ok(node),
         Err(error) => {
@@ -437,6 +444,7 @@ fn serve(
     tasks: &mut JoinSet<()>,
 ) -> io::Result<(ServerHandle, Vec<SocketAddr>)> {
     let data = web::Data::from(Arc::clone(service));
+    let counted = Arc::clone(service);
     let cluster_status = web::Data::new(http::ClusterStatus::default());
     let config = &service.config;
     let is_bounded = !faults::is_off(Guarantee::Bounds);
@@ -455,6 +463,9 @@ fn serve(
             .app_data(data.clone())
             .app_data(cluster_status.clone())
             .configure(http::configure)
+    })
+    .on_connect(move |_, kept| {
+        kept.insert(counted.metrics.opened_connection());
     })
     .workers(config.workers)
     .max_connections(connections.div_ceil(config.workers))

@@ -29,13 +29,14 @@ use crate::{
     clock::ShardClock,
     commit::read_result,
     config::NodeConfig,
-    metrics::Metrics,
+    metrics::{Metrics, OpKind},
     ownership::{self, Access, Decision, Place},
     pending::{PendingReads, PendingWrites},
     readiness::{MapConflict, Readiness},
     replication::progress::Progress,
     storage::Storage,
     store::{StoreError, TOGETHER},
+    vitals::Vitals,
 };
 
 /// Everything handlers need; one per node.
@@ -61,6 +62,8 @@ pub struct Service {
     pub progress: Progress,
     /// Counters.
     pub metrics: Metrics,
+    /// The last minutes.
+    pub vitals: Vitals,
     /// When the node started.
     pub started: Instant,
     /// The same by the wall clock, as it was then.
@@ -112,7 +115,13 @@ impl Service {
     /// # Cancel safety
     /// Writes that were queued are decided, whether or not the caller still waits.
     pub async fn execute(&self, ops: Vec<Op>) -> Vec<OpResult> {
-        let arrived = Instant::now();
+        let (arrived, kinds) = (Instant::now(), OpKind::of_each(&ops));
+        let results = self.execute_each(ops, arrived).await;
+        self.metrics.saw_ops(&kinds, &results, arrived);
+        results
+    }
+
+    async fn execute_each(&self, ops: Vec<Op>, arrived: Instant) -> Vec<OpResult> {
         let map = self.map.load();
         let storage = self.storage.load_full();
         let mut results: Vec<OpResult> = Vec::with_capacity(ops.len());

@@ -46,6 +46,8 @@ pub mod route {
     pub const SNAPSHOT: &str = "/snapshot";
     /// This node's state.
     pub const STATUS: &str = "/status";
+    /// This node's last minutes.
+    pub const STATUS_HISTORY: &str = "/status/history";
     /// The process is alive.
     pub const HEALTHZ: &str = "/healthz";
     /// The node may be sent requests.

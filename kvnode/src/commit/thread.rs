@@ -65,6 +65,8 @@ pub struct CommitStats {
     pub bytes: AtomicU64,
     /// Seconds that each append with its sync took. Its lock is taken once a group and contended by scrapes only.
     pub sync_seconds: Histogram,
+    /// Records that each of them made durable. As above.
+    pub group_records: Histogram,
 }
 
 impl Default for CommitStats {
@@ -75,6 +77,8 @@ impl Default for CommitStats {
             records: AtomicU64::default(),
             bytes: AtomicU64::default(),
             sync_seconds: Histogram::new(exponential_buckets(first, factor, count)),
+            // From a lone write to a full group.
+            group_records: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
         }
     }
 }
@@ -351,13 +355,12 @@ impl Committer {
         self.recent_sync = (self.recent_sync * 3 + took) / 4;
         stats.sync_seconds.observe(took.as_secs_f64());
         add(&stats.frames, frames.len() as u64);
-        add(
-            &stats.records,
-            frames
-                .iter()
-                .map(|frame| u64::from(frame.header.count))
-                .sum(),
-        );
+        let records = frames
+            .iter()
+            .map(|frame| u64::from(frame.header.count))
+            .sum::<u64>();
+        stats.group_records.observe(records as f64);
+        add(&stats.records, records);
         add(
             &stats.bytes,
             frames.iter().map(|frame| frame.bytes.len() as u64).sum(),

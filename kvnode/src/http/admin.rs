@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpRequest, HttpResponse, web};
-use kvclient::shard_map::json;
+use kvclient::{shard_map::json, wire::query::Query};
 
-use super::{answer, request};
-use crate::service::Service;
+use super::{answer, request, request::BadRequest};
+use crate::{service::Service, vitals::EVERY};
 
 /// How old the answers of `/cluster/status` may be.
 const CLUSTER_STATUS_AGE: Duration = Duration::from_secs(1);
@@ -47,6 +47,22 @@ pub(super) async fn cluster_status(
     let body = service.gather_status().await + "\n";
     *cached = Some((Instant::now(), body.clone()));
     answer::json(200, body, &service)
+}
+
+/// The last minutes of this node, or what came after a moment.
+pub(super) async fn history(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+    let query = Query::parse(request.uri().query().unwrap_or_default(), &["after"]);
+    let after = query.map_err(BadRequest::from).and_then(|query| {
+        let wanted = "a time in Unix milliseconds";
+        Ok(query.parsed("after", wanted, request::number)?)
+    });
+    let after_ms: u64 = match after {
+        Ok(after) => after.unwrap_or(0),
+        Err(error) => return answer::refused(error, &service),
+    };
+    let samples = service.vitals.after(after_ms);
+    let body = serde_json::json!({ "every_ms": EVERY.as_millis(), "samples": samples });
+    answer::json(200, format!("{body}\n"), &service)
 }
 
 /// The map in force; 304 if the caller has it.

@@ -101,7 +101,7 @@ pub(super) fn op(request: &HttpRequest, result: OpResult, service: &Service) -> 
         }
     }
     if let Some(error) = result.error {
-        return refusal(answer, error.code, error.message);
+        return refusal(answer, error.code, error.message, service);
     }
     match (result.status, result.value) {
         (200, Some(value)) if *request.method() == Method::POST => {
@@ -115,21 +115,24 @@ pub(super) fn op(request: &HttpRequest, result: OpResult, service: &Service) -> 
 
 /// A refusal of something that is not an op.
 pub(super) fn refused(error: BadRequest, service: &Service) -> HttpResponse {
-    refusal(
-        data(error.code.status(), service),
-        error.code,
-        error.message,
-    )
+    let answer = data(error.code.status(), service);
+    refusal(answer, error.code, error.message, service)
 }
 
 /// A refusal of a write that was not even understood.
 pub(super) fn refused_write(error: BadRequest, service: &Service) -> HttpResponse {
     let mut answer = data(error.code.status(), service);
     answer.insert_header((header::APPLIED, Applied::No.as_str()));
-    refusal(answer, error.code, error.message)
+    refusal(answer, error.code, error.message, service)
 }
 
-fn refusal(mut answer: HttpResponseBuilder, code: ErrorCode, message: String) -> HttpResponse {
+fn refusal(
+    mut answer: HttpResponseBuilder,
+    code: ErrorCode,
+    message: String,
+    service: &Service,
+) -> HttpResponse {
+    service.metrics.refusals.add(code);
     if matches!(code.status(), 503 | 507) {
         answer.insert_header(("retry-after", "1"));
     }

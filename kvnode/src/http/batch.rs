@@ -46,6 +46,9 @@ pub(super) async fn batch(
             Err(refusal) => return answer::op(&request, refusal, &service),
         },
     };
+    for error in results.iter().filter_map(|result| result.error.as_ref()) {
+        service.metrics.refusals.add(error.code);
+    }
     let mut answer = answer::data(200, &service);
     answer.content_type(asked.form.content_type());
     answer.body(match asked.form {

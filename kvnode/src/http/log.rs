@@ -103,9 +103,15 @@ fn pull_answer(pull: PullAnswer, service: &Service) -> HttpResponse {
         answer.insert_header((name, value));
     }
     match pull.error {
-        Some(error) => answer
-            .content_type(content_type::JSON)
-            .body(error.to_json() + "\n"),
+        Some(error) => {
+            service
+                .metrics
+                .refusals
+                .add(ErrorCode::from_text(&error.error));
+            answer
+                .content_type(content_type::JSON)
+                .body(error.to_json() + "\n")
+        }
         None => answer.content_type(content_type::FRAMES).body(pull.frames),
     }
 }

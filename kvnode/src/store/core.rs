@@ -25,6 +25,7 @@ use super::{
     tables::{Problem, StoredEntry},
     view::View,
 };
+use crate::metrics::Histogram;
 
 /// Checkpoints that are kept: a replica that lags by more of them has other troubles.
 const KEPT_CHECKPOINTS: usize = 64;
@@ -83,6 +84,7 @@ pub(super) struct State {
     /// The newest of them that stands at a multiple.
     pub(super) at_multiple: Option<Checkpoint>,
     pub(super) flushes: u64,
+    pub(super) flush_times: Histogram,
     /// The client at which the next flush goes on to look for requests to forget.
     pub(super) sweep_from: u128,
 }
@@ -127,6 +129,7 @@ impl Core {
                 checkpoints: VecDeque::new(),
                 at_multiple: None,
                 flushes: 0,
+                flush_times: Histogram::default(),
                 sweep_from: 0,
             }),
             changed: Condvar::new(),

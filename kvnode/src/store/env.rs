@@ -170,6 +170,11 @@ impl Env {
         }
     }
 
+    /// Most readers that there ever were at once: slots of the reader table are used again and never given back.
+    pub(super) fn readers(&self) -> u32 {
+        self.env.info().number_of_readers
+    }
+
     /// What a failed write transaction means. LMDB calls a write that was cut short by a full disk an I/O error
     /// (`mdb_page_flush` in mdb.c knows no better code); with no room left on the disk it is taken for that. The
     /// transaction is gone, the next one writes all its pages anew.

@@ -24,7 +24,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use kvclient::{faults, position::Position};
@@ -78,10 +78,11 @@ impl Core {
             let meta = Arc::clone(&state.meta);
             let (floor, sweep_from) = (state.floor_wanted, state.sweep_from);
             drop(state);
+            let began = Instant::now();
             let written = self
                 .write(&job, &meta, floor, sweep_from)
                 .map_err(|error| self.env.judge_failure(error));
-            self.settle(&job, written)?;
+            self.settle(&job, written, began)?;
             // Freeing a memtable takes a while: not under the lock that the commit thread needs.
             drop(job);
             state = self.lock();
@@ -126,10 +127,18 @@ impl Core {
     }
 
     /// Tells everybody what became of it.
-    fn settle(&self, job: &Job, written: Result<Written, StoreError>) -> Result<(), StoreError> {
+    fn settle(
+        &self,
+        job: &Job,
+        written: Result<Written, StoreError>,
+        began: Instant,
+    ) -> Result<(), StoreError> {
         let mut state = self.lock();
         match written {
             Ok(written) => {
+                if let Job::Flush(_) = job {
+                    state.flush_times.add(began.elapsed(), 1);
+                }
                 state.sweep_from = written.sweep_from;
                 self.accept(&mut state, job, written.meta);
             }

@@ -52,6 +52,7 @@ use kvclient::{
 use tokio::sync::watch;
 
 use self::{core::Core, env::Env};
+use crate::metrics::Times;
 
 pub use self::{
     core::{Checkpoint, StoreOptions},
@@ -102,6 +103,8 @@ pub struct StoreStats {
     pub map_bytes: u64,
     /// Reads that met a damaged entry since it was opened.
     pub damaged_reads: u64,
+    /// Most readers that LMDB ever had at once.
+    pub readers: u32,
     /// Whether the last flush found no room.
     pub no_room: bool,
     /// How long the oldest read that lasts has lasted; LMDB's file grows meanwhile.
@@ -363,9 +366,15 @@ impl Store {
             used_bytes: space.used_bytes,
             map_bytes: space.map_bytes,
             damaged_reads: core.damaged_reads(),
+            readers: core.env.readers(),
             no_room: state.no_room.is_some(),
             oldest_read: core.env.oldest_long_read(),
         }
+    }
+
+    /// How long each flush of a memtable took.
+    pub fn flush_times(&self) -> Times {
+        self.inner.core.lock().flush_times.times()
     }
 
     /// Stops the flush thread after its current transaction and closes LMDB. What is only in memtables is in the log.

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::support::{
     cluster::{Cluster, Shape},
+    eventually,
     http::Ask,
 };
 
@@ -88,7 +89,13 @@ async fn every_field_of_a_status_is_described() {
     let description = node.send(Ask::new("GET", "/openapi.json")).await.json();
     let schemas = &description["components"]["schemas"];
     let status = node.send(Ask::new("GET", "/status")).await.json();
+    let sample = eventually("a sample is taken", async || {
+        let history = node.send(Ask::new("GET", "/status/history")).await.json();
+        history["samples"].get(0).cloned()
+    });
+    let sample = sample.await;
     for (schema, object) in [
+        ("Sample", &sample),
         ("NodeStatus", &status),
         ("ReplicaStatus", &status["replicas"][0]),
     ] {

@@ -119,3 +119,120 @@ async fn every_metric_is_described_and_moves() {
         (0.0, 1.0)
     );
 }
+
+/// The sample of an op's times that counts them.
+fn count_of(op: &str, outcome: &str) -> String {
+    format!("kv_op_seconds_count{{op=\"{op}\",outcome=\"{outcome}\"}}")
+}
+
+#[tokio::test]
+async fn ops_are_counted_by_kind_outcome_and_reason() {
+    let shard = Shard::start(1, &[]).await;
+    shard.put(b"here", "", "1").await;
+    shard
+        .batch(vec![put("a", "v", None), put("b", "v", None)])
+        .await;
+    for uri in ["/kv/here", "/kv/absent", "/get?key=here"] {
+        shard.get(0, uri).await;
+    }
+    let put = |uri| shard.client.put(shard.url(0, uri)).body("v");
+    let taken = put("/kv/here").header("if-none-match", "*");
+    assert_eq!(taken.send().await.expect("an answer").status(), 412);
+    let malformed = put("/kv/here?ttl=soon");
+    assert_eq!(malformed.send().await.expect("an answer").status(), 400);
+
+    let scrape = Scrape::of(&shard, 0).await;
+    for (op, outcome, count) in [
+        ("put", "ok", 3.0),
+        ("put", "conflict", 1.0),
+        ("get", "ok", 2.0),
+        ("get", "not_found", 1.0),
+    ] {
+        assert_eq!(
+            scrape.value(&count_of(op, outcome)),
+            count,
+            "{op} {outcome}"
+        );
+        let sum = count_of(op, outcome).replace("_count", "_sum");
+        let last = format!("kv_op_seconds_bucket{{le=\"+Inf\",op=\"{op}\",outcome=\"{outcome}\"}}");
+        assert!(scrape.value(&sum) > 0.0, "{sum}");
+        assert_eq!(scrape.value(&last), count, "{last}");
+    }
+    let nothing = count_of("delete", "ok");
+    assert!(
+        !scrape.samples.contains_key(&nothing),
+        "what is none takes no room"
+    );
+    for (reason, count) in [
+        ("precondition_failed", 1.0),
+        ("not_found", 1.0),
+        ("bad_parameter", 1.0),
+    ] {
+        let sample = format!("kv_refusals_total{{reason=\"{reason}\"}}");
+        assert_eq!(scrape.value(&sample), count, "{sample}");
+    }
+    assert_eq!(scrape.types["kv_op_seconds"], "histogram");
+    // Three writes came in two groups, and the reign in one before them.
+    assert_eq!(scrape.value("kv_commit_group_records_count"), 3.0);
+    assert_eq!(scrape.value("kv_commit_group_records_sum"), 4.0);
+    assert_eq!(scrape.value("kv_flush_seconds_count"), 0.0);
+    assert!(scrape.value("kv_connections") >= 1.0);
+    assert!(scrape.value("kv_lmdb_readers") >= 1.0);
+}
+
+#[tokio::test]
+async fn the_last_minutes_hold_what_was_done() {
+    let shard = Shard::start(1, &[]).await;
+    for n in 0..3 {
+        shard.put(format!("key{n}").as_bytes(), "", "value").await;
+    }
+    shard.get(0, "/kv/key0").await;
+    let samples = async |after: u64| -> Vec<serde_json::Value> {
+        let answer = shard
+            .get(0, &format!("/status/history?after={after}"))
+            .await;
+        assert_eq!(answer.status(), 200);
+        let text = answer.text().await.expect("text");
+        let history: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(history["every_ms"], 1_000);
+        history["samples"].as_array().expect("a list").clone()
+    };
+    let sum = |samples: &[serde_json::Value], of: &str| -> u64 {
+        samples
+            .iter()
+            .filter_map(|sample| sample[of].as_u64())
+            .sum()
+    };
+    shard
+        .until("the second is over", async || {
+            let samples = samples(0).await;
+            (sum(&samples, "writes"), sum(&samples, "reads")) == (3, 1)
+        })
+        .await;
+    let all = samples(0).await;
+    let busy = all
+        .iter()
+        .find(|sample| sample["writes"] != 0)
+        .expect("one");
+    assert!(busy["write_p50_us"].as_f64() > Some(0.0), "{busy}");
+    assert!(
+        busy["write_p99_us"].as_f64() >= busy["write_p50_us"].as_f64(),
+        "{busy}"
+    );
+    assert!(busy["memory_bytes"].as_u64() > Some(100_000), "{busy}");
+    assert!(busy["log_bytes"].as_u64() > Some(0), "{busy}");
+    assert_eq!((&busy["lag_ms"], &busy["failed"]), (&0.into(), &0.into()));
+    let idle = all.iter().find(|sample| sample["writes"] == 0);
+    assert!(idle.is_none_or(|idle| idle["write_p50_us"].is_null()));
+    let last = all
+        .last()
+        .and_then(|last| last["at_ms"].as_u64())
+        .expect("a time");
+    assert!(
+        samples(last)
+            .await
+            .iter()
+            .all(|sample| sample["at_ms"].as_u64() > Some(last))
+    );
+    assert_eq!(shard.get(0, "/status/history?after=x").await.status(), 400);
+}

@@ -1,9 +1,24 @@
 //! Counters of a node. Updated with single atomic adds; rendered only when asked for.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+mod histogram;
+mod ops;
+mod refusals;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use kvclient::wire::{batch::OpResult, error::ErrorCode};
 
+pub use self::{
+    histogram::{Histogram, Times},
+    ops::{OpKind, OpOutcome, Ops},
+    refusals::Refusals,
+};
 use crate::in_flight::InFlight;
 
 /// What a node counts.
@@ -13,6 +28,12 @@ pub struct Metrics {
     pub in_flight: InFlight,
     /// Bytes of answers that their readers have not taken yet, large answers and streams only.
     pub unread: InFlight,
+    /// Ops by what they are and what came of them.
+    pub ops: Ops,
+    /// Refusals by reason.
+    pub refusals: Refusals,
+    /// Connections that are open.
+    connections: Arc<AtomicUsize>,
     /// Answers by the first digit of their status, 1 to 5.
     answers: [AtomicU64; 5],
     /// Batches taken.
@@ -29,7 +50,29 @@ pub struct Metrics {
     too_few_replicas: AtomicU64,
 }
 
+/// An open connection: counted until it is dropped.
+#[derive(Debug)]
+pub struct Connection(Arc<AtomicUsize>);
+
 impl Metrics {
+    /// Ops of a request that arrived then have these results.
+    pub fn saw_ops(&self, kinds: &[OpKind], results: &[OpResult], arrived: Instant) {
+        let outcomes = results.iter().map(OpOutcome::of);
+        let ops = kinds.iter().copied().zip(outcomes);
+        self.ops.add(ops, arrived.elapsed());
+    }
+
+    /// A connection was opened.
+    pub fn opened_connection(&self) -> Connection {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connection(Arc::clone(&self.connections))
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// An answer has left.
     pub fn answered(&self, status: u16) {
         if let Some(counter) = usize::from(status / 100)
@@ -104,5 +147,11 @@ impl Metrics {
     /// Watches that are open.
     pub fn watches(&self) -> usize {
         self.watches.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -4,6 +4,8 @@
 //! with `kv_`, units are base units, and no key is ever a label. What is about the process has the names that every
 //! dashboard knows. Counts of commits begin anew when a replica changes to another generation, as after a restart.
 
+mod times;
+
 use std::{
     fmt::{self, Debug},
     fs,
@@ -24,8 +26,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use self::times::histogram;
 use super::answer;
-use crate::{service::Service, storage::Storage};
+use crate::{memory, service::Service, storage::Storage};
 
 /// Labels of one dimension.
 type Label = [(&'static str, String); 1];
@@ -81,6 +84,26 @@ fn requests(registry: &mut Registry, service: &Service) {
         "http_answers",
         "HTTP answers by class of their status",
         answers,
+    );
+    let refusals = Family::<Label, Counter>::default();
+    for (code, count) in metrics.refusals.each().filter(|(_, count)| *count > 0) {
+        let label = [("reason", code.as_str().to_owned())];
+        refusals.get_or_create(&label).inc_by(count);
+    }
+    let help = "Ops and requests that were refused, by the code of the error";
+    registry.register("refusals", help, refusals);
+    let times = metrics.ops.each().filter(|(_, _, times)| times.count() > 0);
+    let times = times.map(|(kind, outcome, times)| {
+        let labels = vec![("op", kind.as_str()), ("outcome", outcome.as_str())];
+        (labels, times)
+    });
+    let help = "Time of each op by what it is and what came of it, from its request's arrival until its answer was made";
+    histogram(registry, "op_seconds", help, times.collect());
+    gauge(
+        registry,
+        "connections",
+        "Connections that are open",
+        metrics.connections(),
     );
     let (batches, ops) = metrics.batches();
     counter(registry, "batches", "Batches taken", batches);
@@ -186,6 +209,8 @@ fn commits(registry: &mut Registry, storage: &Storage) {
     );
     let help = "How long an append with its sync took";
     registry.register("commit_sync_seconds", help, stats.sync_seconds.clone());
+    let help = "Records that were appended and synced together";
+    registry.register("commit_group_records", help, stats.group_records.clone());
     gauge(
         registry,
         "commit_queue_commands",
@@ -228,6 +253,15 @@ fn sizes(registry: &mut Registry, storage: &Storage) {
         "flushes",
         "Memtables put into LMDB",
         store.flushes,
+    );
+    let help = "How long it took to put a memtable into LMDB";
+    let times = vec![(Vec::new(), storage.store.flush_times())];
+    histogram(registry, "flush_seconds", help, times);
+    gauge(
+        registry,
+        "lmdb_readers",
+        "Slots of LMDB's reader table ever in use at once",
+        store.readers,
     );
     gauge(
         registry,
@@ -286,10 +320,13 @@ fn process(started_at: SystemTime) -> Registry {
         help,
         since_epoch.as_secs_f64(),
     );
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if let Some(bytes) = resident_bytes(&status) {
+    if let Some(bytes) = memory::resident_bytes() {
         let help = "Memory of the process that is in RAM, LMDB's pages among it";
         gauge(&mut registry, "resident_memory_bytes", help, bytes);
+    }
+    if let Some(bytes) = memory::anonymous_bytes() {
+        let help = "Memory of the process that is in RAM and is no file's";
+        gauge(&mut registry, "anonymous_memory_bytes", help, bytes);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         // One of them is the directory that is being read.
@@ -297,15 +334,6 @@ fn process(started_at: SystemTime) -> Registry {
         gauge(&mut registry, "open_fds", "Open file descriptors", count);
     }
     registry
-}
-
-/// `VmRSS` of `/proc/self/status`, which is in kB.
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
 
 fn seconds_of_millis(millis: u64) -> f64 {
@@ -331,18 +359,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resident_memory_is_read() {
-        let status = "VmPeak:\t  90 kB\nVmRSS:\t    1234 kB\nThreads:\t7\n";
-        assert_eq!(resident_bytes(status), Some(1234 * 1024));
-        assert_eq!(resident_bytes("VmRSS:\t12 MB\n"), None);
-        assert_eq!(resident_bytes(""), None);
-    }
-
-    #[test]
     fn the_process_is_described() {
         let mut out = String::new();
         text::encode_registry(&mut out, &process(UNIX_EPOCH)).unwrap();
-        for name in ["start_time_seconds", "resident_memory_bytes", "open_fds"] {
+        for name in [
+            "start_time_seconds",
+            "resident_memory_bytes",
+            "anonymous_memory_bytes",
+            "open_fds",
+        ] {
             let sample = out
                 .lines()
                 .find_map(|line| line.strip_prefix(&format!("process_{name} ")));

@@ -1,0 +1,45 @@
+//! How much memory this process takes, as Linux tells.
+
+use std::fs;
+
+/// Memory that is in RAM, LMDB's pages among it.
+pub fn resident_bytes() -> Option<u64> {
+    field(&status(), "VmRSS:")
+}
+
+/// Memory that is in RAM and is no file's.
+pub fn anonymous_bytes() -> Option<u64> {
+    field(&status(), "RssAnon:")
+}
+
+fn status() -> String {
+    fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+/// A line of `/proc/self/status` that is in kB.
+fn field(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_read() {
+        let status = "VmPeak:\t  90 kB\nVmRSS:\t    1234 kB\nRssAnon:\t 56 kB\nThreads:\t7\n";
+        assert_eq!(field(status, "VmRSS:"), Some(1234 * 1024));
+        assert_eq!(field(status, "RssAnon:"), Some(56 * 1024));
+        assert_eq!(field(status, "Threads:"), None);
+        assert_eq!(field("VmRSS:\tmuch kB\n", "VmRSS:"), None);
+        assert_eq!(field("", "VmRSS:"), None);
+    }
+
+    #[test]
+    fn this_process_takes_some() {
+        let (all, own) = (resident_bytes().unwrap(), anonymous_bytes().unwrap());
+        assert!(own > 0 && own <= all, "{own} of {all}");
+    }
+}
