@@ -139,6 +139,7 @@ const ORDER: &[&str] = &[
     "http/forms",
     "http/kv",
     "http/log",
+    "http/metrics/classic",
     "http/metrics/times",
     "http/metrics",
     "http/openapi",

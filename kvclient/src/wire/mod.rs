@@ -119,6 +119,8 @@ pub mod content_type {
     pub const SSE: &str = "text/event-stream";
     /// Metrics, as Prometheus asks for them.
     pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    /// Metrics in the older format of Prometheus, for whoever does not ask for that.
+    pub const CLASSIC_METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
     /// A line for a person.
     pub const TEXT: &str = "text/plain; charset=utf-8";
 }

@@ -101,7 +101,7 @@ async fn handle(
         route::STATUS_HISTORY => admin::history(request, service).await,
         route::HEALTHZ => admin::healthz(service).await,
         route::READYZ => admin::readyz(service).await,
-        route::METRICS => metrics::metrics(service).await,
+        route::METRICS => metrics::metrics(request, service).await,
         route::OPENAPI => openapi::openapi(&service),
         route::LOG => log::log(request, service).await,
         route::SNAPSHOT => log::snapshot(request, service).await,

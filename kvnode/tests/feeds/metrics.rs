@@ -12,7 +12,13 @@ struct Scrape {
 
 impl Scrape {
     async fn of(shard: &Shard, node: usize) -> Self {
-        let answer = shard.get(node, "/metrics").await;
+        let open = "application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1";
+        let asked = shard.client.get(shard.url(node, "/metrics"));
+        let answer = asked
+            .header("accept", open)
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status(), 200);
         let content_type = answer.headers()["content-type"].to_str().expect("text");
         assert_eq!(
@@ -235,4 +241,28 @@ async fn the_last_minutes_hold_what_was_done() {
             .all(|sample| sample["at_ms"].as_u64() > Some(last))
     );
     assert_eq!(shard.get(0, "/status/history?after=x").await.status(), 400);
+}
+
+/// Who asks for nothing special gets what every program that reads metrics can read.
+#[tokio::test]
+async fn without_a_wish_metrics_are_in_the_older_format() {
+    let shard = Shard::start(1, &[]).await;
+    let answer = shard.get(0, "/metrics").await;
+    let content_type = answer.headers()["content-type"].to_str().expect("text");
+    assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
+    let text = answer.text().await.expect("text");
+    let mut described = "";
+    for line in text.lines() {
+        if let Some(of) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = of.split_once(' ').expect("name and type");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            described = name;
+        } else if !line.starts_with("# HELP ") {
+            let name = line.split(['{', ' ']).next().expect("a name");
+            let of_histogram = ["_sum", "_count", "_bucket"].map(|end| format!("{described}{end}"));
+            let is_described = name == described || of_histogram.iter().any(|of| of == name);
+            assert!(is_described, "{line} stands under {described}");
+        }
+    }
+    assert!(text.contains("\nkv_ready 1\n") && text.contains("# TYPE kv_batches_total counter\n"));
 }

@@ -1,9 +1,11 @@
-//! `GET /metrics`: what the node counts, in the text format of Prometheus (OpenMetrics 1.0).
+//! `GET /metrics`: what the node counts, in the text formats of Prometheus: OpenMetrics 1.0 if that is asked for, else
+//! 0.0.4.
 //!
 //! Nothing is kept for it: each scrape reads counters and positions where they are and writes them down. Names begin
 //! with `kv_`, units are base units, and no key is ever a label. What is about the process has the names that every
 //! dashboard knows. Counts of commits begin anew when a replica changes to another generation, as after a restart.
 
+mod classic;
 mod times;
 
 use std::{
@@ -13,7 +15,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use kvclient::{shard_map::Role, wire::content_type};
 use prometheus_client::{
     encoding::{EncodeCounterValue, EncodeGaugeValue, text},
@@ -26,7 +28,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use self::times::histogram;
+use self::{classic::from_open_metrics, times::histogram};
 use super::answer;
 use crate::{memory, service::Service, storage::Storage};
 
@@ -34,12 +36,27 @@ use crate::{memory, service::Service, storage::Storage};
 type Label = [(&'static str, String); 1];
 
 /// Writes all metrics down.
-pub(super) async fn metrics(service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn metrics(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
     // Writing to a string does not fail.
     let text = render(&service).unwrap_or_default();
+    let (content_type, text) = match wants_open_metrics(&request) {
+        true => (content_type::OPEN_METRICS, text),
+        false => (content_type::CLASSIC_METRICS, from_open_metrics(&text)),
+    };
     answer::data(200, &service)
-        .content_type(content_type::OPEN_METRICS)
+        .content_type(content_type)
         .body(text)
+}
+
+fn wants_open_metrics(request: &HttpRequest) -> bool {
+    let accept = request.headers().get_all("accept");
+    let mut ranges = accept
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    ranges.any(|range| {
+        let name = range.split(';').next().unwrap_or_default().trim();
+        name == "application/openmetrics-text"
+    })
 }
 
 fn render(service: &Service) -> Result<String, fmt::Error> {
