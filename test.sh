@@ -242,11 +242,11 @@ documentation() {
 
 scripts() {
     local script
-    for script in launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh .ci/run; do
+    for script in launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh .ci/run; do
         check bash -n "$script"
     done
     if command -v shellcheck >/dev/null; then
-        check shellcheck launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh .ci/run
+        check shellcheck launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh .ci/run
     else
         skip "shellcheck" "not installed"
     fi
@@ -273,6 +273,7 @@ cluster() {
     PATH=$target/release:$PATH readme "$prefix" "$nodes"
     tool "$target/release/kv" "$map"
     examples "$target/release" "$map"
+    dashboard_and_alerts "$nodes"
     requests_from_description "$nodes"
     check stop_cluster 0
     # What was stored is there again, and the ports are free again.
@@ -392,6 +393,15 @@ requests_from_description() {
         return
     fi
     KV_BAR=$([ "$bar" = no ] || echo 1) tests/schemathesis.sh "$1" "$scratch/data" | tee "$log" || true
+    last=$(tail -n 1 "$log")
+    count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
+}
+
+# What deploy/ asks of /metrics is there, and its alerts say what they should.
+dashboard_and_alerts() {
+    local log=$scratch/prometheus.log last
+    tests/prometheus.sh "$1" | tee "$log" || true
+    grep -q '^skipped: ' "$log" && skip "promtool on /metrics and the alerts" "promtool is not installed" 3
     last=$(tail -n 1 "$log")
     count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
 }
