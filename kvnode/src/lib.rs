@@ -34,5 +34,6 @@ pub mod stalled;
 pub mod status;
 pub mod storage;
 pub mod store;
+pub mod supervisor;
 pub mod sweeper;
 pub mod vitals;

@@ -5,6 +5,7 @@
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser;
@@ -14,6 +15,7 @@ use kvnode::{
     node::{self, RunningNode, StartError},
     offline,
     storage::StorageError,
+    supervisor::Supervisor,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -22,6 +24,9 @@ const BAD_CONFIGURATION: u8 = 2;
 const DATA_REFUSED: u8 = 3;
 const IN_USE: u8 = 4;
 const STORAGE_FAILED: u8 = 5;
+
+/// How often a service manager hears how the node is doing, if that has changed.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -115,16 +120,23 @@ async fn serve(config: NodeConfig) -> ExitCode {
     let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
         return fail(STORAGE_FAILED, &"no signals can be received");
     };
+    let supervisor = Supervisor::from_env();
     let mut node = match node::start(config).await {
         Ok(node) => node,
         Err(error) => return fail(start_code(&error), &error),
     };
     tracing::info!(%address, %role, shard, "serves");
+    supervisor.serves();
+    let mut ticks = tokio::time::interval(TELL_EVERY);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => reload(&node),
+            _ = ticks.tick() => {
+                let how = node.service.ready().err();
+                supervisor.is_doing(how.as_deref().unwrap_or("ready"));
+            }
             why = node.failed() => {
                 fail(STORAGE_FAILED, &why);
                 // What the disk holds is not certain any more, and a thread may hang in it: nothing is closed in
@@ -133,6 +145,7 @@ async fn serve(config: NodeConfig) -> ExitCode {
             }
         }
     }
+    supervisor.stops();
     match node.stop().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(STORAGE_FAILED, &why),

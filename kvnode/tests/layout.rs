@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "in_flight",
     "begun",
     "memory",
+    "supervisor",
     "metrics/histogram",
     "metrics/ops",
     "metrics/refusals",

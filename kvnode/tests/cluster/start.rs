@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::FileExt,
+    os::unix::{fs::FileExt, net::UnixDatagram},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -780,4 +780,37 @@ async fn nodes_that_go_by_different_maps_of_one_version_say_so() {
     for node in [primary, replica] {
         node.wait_ready().await;
     }
+}
+
+/// A service manager waits for these words: it starts what needs the node after the first, and does not call it hung
+/// after the last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_hears_that_it_serves_how_it_is_and_that_it_stops() {
+    let cluster = Cluster::prepare(Shape::default());
+    let node = cluster.primary(0);
+    let path = cluster.dir().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a socket");
+    let variable = format!("NOTIFY_SOCKET={}", path.display());
+    node.set_wrapper(&["env", &variable]);
+    node.start().await;
+    let mut heard = Vec::new();
+    let mut hear = |until: &str| {
+        while heard.last().is_none_or(|last: &String| last != until) {
+            let mut message = [0; 512];
+            let length = socket.recv(&mut message).expect("a message");
+            heard.push(String::from_utf8_lossy(&message[..length]).into_owned());
+        }
+        heard.clone()
+    };
+    assert_eq!(hear("READY=1"), ["READY=1"], "first of all");
+    hear("STATUS=ready");
+    node.stop().await;
+    let all = hear("STOPPING=1");
+    assert!(
+        all.iter().filter(|message| *message == "READY=1").count() == 1,
+        "{all:?}"
+    );
 }
