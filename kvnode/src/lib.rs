@@ -18,6 +18,7 @@ mod http;
 pub mod in_flight;
 pub mod json;
 pub mod log;
+pub mod logging;
 pub mod marker;
 pub mod memory;
 pub mod metrics;

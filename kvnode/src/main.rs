@@ -2,23 +2,19 @@
 //!
 //! Exit codes: 0 clean, 2 bad configuration, 3 data refused, 4 data directory in use, 5 storage failure.
 
-use std::{
-    io::{IsTerminal, Write},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use kvnode::{
-    config::{Cli, ConfigError, LogFormat, NodeConfig, Offline, ServeArgs, Settings},
+    config::{Cli, ConfigError, NodeConfig, Offline, ServeArgs},
     durable::DataError,
+    logging::Logging,
     node::{self, RunningNode, StartError},
     offline,
     storage::StorageError,
     supervisor::Supervisor,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 const BAD_CONFIGURATION: u8 = 2;
 const DATA_REFUSED: u8 = 3;
@@ -35,19 +31,19 @@ fn main() -> ExitCode {
     }
     match prepare(&cli.serve) {
         Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(config)) => run(config),
+        Ok(Some((config, logging))) => run(config, logging),
         Err(error) => fail(BAD_CONFIGURATION, &error),
     }
 }
 
 /// Reads the configuration; `None` if only that was asked for.
-fn prepare(args: &ServeArgs) -> Result<Option<NodeConfig>, ConfigError> {
+fn prepare(args: &ServeArgs) -> Result<Option<(NodeConfig, Logging)>, ConfigError> {
     let settings = args.merged_settings()?;
     if args.check_config {
         return print_map(args).map(|()| None);
     }
-    start_logging(&settings)?;
-    args.node_config(&settings).map(Some)
+    let logging = Logging::start(&settings)?;
+    Ok(Some((args.node_config(&settings)?, logging)))
 }
 
 /// One line for each node of the map: address, role, shard.
@@ -66,38 +62,18 @@ fn print_map(args: &ServeArgs) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn start_logging(settings: &Settings) -> Result<(), ConfigError> {
-    let filter = settings
-        .log_level
-        .as_deref()
-        .unwrap_or("info,actix_server=warn");
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| ConfigError::new(format!("--log-level {filter:?}: {error}")))?;
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match settings.log_format.unwrap_or(LogFormat::Text) {
-        LogFormat::Text => logging
-            .with_target(false)
-            .with_ansi(std::io::stderr().is_terminal())
-            .init(),
-        LogFormat::Json => logging.json().init(),
-    }
-    Ok(())
-}
-
-fn run(config: NodeConfig) -> ExitCode {
+fn run(config: NodeConfig, logging: Logging) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(serve(config)),
+        Ok(runtime) => runtime.block_on(serve(config, logging)),
         Err(error) => fail(STORAGE_FAILED, &error),
     }
 }
 
-async fn serve(config: NodeConfig) -> ExitCode {
+async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
     let (shard, role, address) = (
         config.shard().name.clone(),
         config.role(),
@@ -132,7 +108,11 @@ async fn serve(config: NodeConfig) -> ExitCode {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&node),
+            _ = hangup.recv() => {
+                let args = Cli::parse().serve;
+                reload_map(&node, &args);
+                reload_level(&mut logging, &args);
+            }
             _ = ticks.tick() => {
                 let how = node.service.ready().err();
                 supervisor.is_doing(how.as_deref().unwrap_or("ready"));
@@ -152,18 +132,25 @@ async fn serve(config: NodeConfig) -> ExitCode {
     }
 }
 
-fn reload(node: &RunningNode) {
-    let cli = Cli::parse();
-    let reloaded = cli
-        .serve
-        .read_map()
-        .map_err(|error| error.to_string())
-        .and_then(|map| node.service.reload(map));
-    match reloaded {
+fn reload_map(node: &RunningNode, args: &ServeArgs) {
+    let map = args.read_map().map_err(|error| error.to_string());
+    match map.and_then(|map| node.service.reload(map)) {
         Ok(identity) => tracing::info!(identity, "the shard map is reloaded"),
         Err(why) => {
             tracing::error!(%why, "the shard map is not reloaded; the old one stays in force")
         }
+    }
+}
+
+/// Of the settings only the log level changes while a node runs.
+fn reload_level(logging: &mut Logging, args: &ServeArgs) {
+    let changed = args
+        .merged_settings()
+        .and_then(|settings| Ok(logging.change(&settings)?.map(str::to_owned)));
+    match changed {
+        Ok(Some(level)) => tracing::info!(level, "the log level is changed"),
+        Ok(None) => {}
+        Err(why) => tracing::error!(%why, "the log level is not changed"),
     }
 }
 

@@ -35,6 +35,7 @@ const ORDER: &[&str] = &[
     "config/args",
     "config/sizes",
     "config",
+    "logging",
     // The log: the truth.
     "log/error",
     "log/files",

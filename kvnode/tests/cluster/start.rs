@@ -814,3 +814,37 @@ async fn a_service_manager_hears_that_it_serves_how_it_is_and_that_it_stops() {
         "{all:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_level_is_read_anew() {
+    let cluster = Cluster::prepare(Shape::default());
+    let node = cluster.primary(0);
+    let settings = cluster.dir().join("kvnode.toml");
+    let write = |level: &str| {
+        fs::write(&settings, format!("log_level = {level:?}\n")).expect("a file");
+    };
+    write("warn");
+    node.spawn(&["--settings", settings.to_str().expect("utf-8")]);
+    node.wait_ready().await;
+    let reload = async |word: &str| {
+        let told = node.said().matches(word).count();
+        node.signal(Signal::HUP);
+        eventually(word, async || {
+            (node.said().matches(word).count() > told).then_some(())
+        })
+        .await;
+    };
+    assert!(!node.said().contains("serves"), "{}", node.said());
+    write("info");
+    reload("the log level is changed").await;
+    assert!(node.said().contains("level=\"info\""), "{}", node.said());
+    reload("the shard map is reloaded").await;
+    write("lou=der=than");
+    reload("the log level is not changed").await;
+    fs::remove_file(&settings).expect("it is there");
+    reload("the log level is not changed").await;
+    // What was written before is written on.
+    write("info");
+    reload("the shard map is reloaded").await;
+    node.stop().await;
+}
