@@ -110,6 +110,9 @@ pub struct Settings {
     /// one after the other; 0 to always sleep [default: 200].
     #[arg(long, env = "KVNODE_BUSY_POLL_US", value_name = "US")]
     pub busy_poll_us: Option<u64>,
+    /// Requests that take longer than so many ms are told in the log; 0 for none [default: 1000].
+    #[arg(long, env = "KVNODE_SLOW_REQUEST_MS", value_name = "MS")]
+    pub slow_request_ms: Option<u64>,
     /// Open connections at most [default: 4096].
     #[arg(long, env = "KVNODE_MAX_CONNECTIONS", value_name = "N")]
     pub max_connections: Option<usize>,

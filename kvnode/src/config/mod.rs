@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub workers: usize,
     /// Longest time for which a worker looks out for the next lone read.
     pub busy_poll: Duration,
+    /// Requests that take longer are told in the log; `None`: none are.
+    pub slow_request: Option<Duration>,
     /// Open connections at most.
     pub max_connections: usize,
     /// Whether GET may write from beyond loopback.
@@ -100,6 +102,7 @@ impl ServeArgs {
             snapshot_log_limit: typed.snapshot_log_limit.or(file.snapshot_log_limit),
             workers: typed.workers.or(file.workers),
             busy_poll_us: typed.busy_poll_us.or(file.busy_poll_us),
+            slow_request_ms: typed.slow_request_ms.or(file.slow_request_ms),
             max_connections: typed.max_connections.or(file.max_connections),
             max_in_flight: typed.max_in_flight.or(file.max_in_flight),
             allow_get_writes: typed.allow_get_writes.or(file.allow_get_writes),
@@ -135,6 +138,9 @@ impl ServeArgs {
             sizes: settings.sizes()?,
             workers: at_least_one("--workers", settings.workers.unwrap_or(cores))?,
             busy_poll: busy_poll(settings.busy_poll_us)?,
+            slow_request: Some(settings.slow_request_ms.unwrap_or(1_000))
+                .filter(|ms| *ms > 0)
+                .map(Duration::from_millis),
             max_connections: at_least_one(
                 "--max-connections",
                 settings.max_connections.unwrap_or(4_096),

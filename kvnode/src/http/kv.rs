@@ -171,6 +171,7 @@ mod tests {
             },
             workers: 1,
             busy_poll: Duration::ZERO,
+            slow_request: None,
             max_connections: 16,
             allow_get_writes: false,
             insecure_no_auth: false,

@@ -17,8 +17,11 @@ mod metrics;
 mod openapi;
 mod request;
 mod scan;
+mod slow;
 mod unread;
 mod watch;
+
+use std::time::Instant;
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -43,13 +46,16 @@ async fn dispatch(
     service: web::Data<Service>,
     cluster_status: web::Data<ClusterStatus>,
 ) -> HttpResponse {
+    let arrived = Instant::now();
     begun::count();
+    let asked = request.clone();
     let is_chunked = request.headers().contains_key("transfer-encoding");
     let method = request.method().clone();
     let response = match guard::check(&request, &service) {
         Ok(()) => handle(request, &mut payload, service.clone(), cluster_status).await,
         Err(error) => answer::refused_write(error, &service),
     };
+    slow::note(&asked, &response, arrived, &service);
     let mut response = unread::counted(response, &method, &service);
     service.metrics.answered(response.status().as_u16());
     if service.stopping.is_cancelled() {

@@ -3,6 +3,7 @@
 mod histogram;
 mod ops;
 mod refusals;
+mod slow;
 
 use std::{
     sync::{
@@ -18,6 +19,7 @@ pub use self::{
     histogram::{Histogram, Times},
     ops::{OpKind, OpOutcome, Ops},
     refusals::Refusals,
+    slow::Slow,
 };
 use crate::in_flight::InFlight;
 
@@ -32,6 +34,8 @@ pub struct Metrics {
     pub ops: Ops,
     /// Refusals by reason.
     pub refusals: Refusals,
+    /// Requests that took long.
+    pub slow: Slow,
     /// Connections that are open.
     connections: Arc<AtomicUsize>,
     /// Answers by the first digit of their status, 1 to 5.

@@ -762,3 +762,47 @@ async fn a_fifth_snapshot_at_a_time_is_refused() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_request_is_told_without_what_it_holds() {
+    let cluster = Cluster::prepare(Shape::default());
+    let node = cluster.primary(0);
+    node.spawn(&["--slow-request-ms", "100"]);
+    node.wait_ready().await;
+    node.put("quick", "v").await;
+    let long = "k".repeat(200);
+    for uri in [format!("/kv/{long}"), format!("/kv?key=hidden-{long}")] {
+        let waits = Ask::new("GET", &uri)
+            .header("kv-min-position", "1.999")
+            .header("kv-wait-ms", "200");
+        assert_eq!(node.send(waits).await.status, 503);
+    }
+    let said = node.said();
+    let slow: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("a slow request"))
+        .collect();
+    assert_eq!(slow.len(), 2, "{said}");
+    let cut = format!("path=\"/kv/{}\"", "k".repeat(60));
+    assert!(
+        slow[0].contains(&cut) && slow[0].contains("status=503"),
+        "{}",
+        slow[0]
+    );
+    assert!(
+        slow[0].contains("method=GET") && slow[0].contains(" ms=2"),
+        "{}",
+        slow[0]
+    );
+    assert!(
+        slow[1].contains("path=\"/kv\"") && !said.contains("hidden"),
+        "{}",
+        slow[1]
+    );
+    let metrics = node.ask("GET", "/metrics").await.text();
+    assert!(
+        metrics.contains("\nkv_slow_requests_total 2\n"),
+        "{metrics}"
+    );
+    node.stop().await;
+}

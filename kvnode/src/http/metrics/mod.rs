@@ -116,6 +116,12 @@ fn requests(registry: &mut Registry, service: &Service) {
     });
     let help = "Time of each op by what it is and what came of it, from its request's arrival until its answer was made";
     histogram(registry, "op_seconds", help, times.collect());
+    counter(
+        registry,
+        "slow_requests",
+        "Requests that took longer than --slow-request-ms",
+        metrics.slow.count(),
+    );
     gauge(
         registry,
         "connections",
