@@ -17,6 +17,7 @@ pub mod home;
 mod http;
 pub mod in_flight;
 pub mod json;
+pub mod kept_log;
 pub mod log;
 pub mod logging;
 pub mod marker;

@@ -2,7 +2,7 @@
 //!
 //! A node has one in force. A replica that takes a snapshot builds the next one beside it and changes over.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use kvclient::{
     faults::{self, Guarantee},
@@ -18,6 +18,7 @@ use crate::{
     commit::{self, Commit, CommitParts, CommitThread},
     config::Sizes,
     feed::Feed,
+    kept_log::KeptLog,
     log::{Log, LogError, LogOptions, StartFrom},
     store::{Store, StoreError, StoreOptions},
 };
@@ -33,6 +34,8 @@ pub struct Storage {
     pub commit: Commit,
     /// The changes, for those who watch.
     pub feed: Feed,
+    /// Log for replicas that have just copied.
+    pub kept_log: Arc<KeptLog>,
     /// The log's history.
     pub history: u128,
 }
@@ -175,6 +178,7 @@ pub fn open(
         log,
         store: store.clone(),
         commit,
+        kept_log: Arc::default(),
         history,
     };
     Ok((
@@ -195,7 +199,7 @@ impl Storage {
     pub async fn upkeep(self, failures: FailureSender) {
         let mut applied = self.store.subscribe_applied();
         let mut failure = self.store.subscribe_failure();
-        let log = self.log.clone();
+        let (log, kept_log) = (self.log.clone(), Arc::clone(&self.kept_log));
         drop(self);
         loop {
             tokio::select! {
@@ -203,6 +207,7 @@ impl Storage {
                     if changed.is_err() {
                         return;
                     }
+                    kept_log.expire(Instant::now());
                     let (log, seq) = (log.clone(), applied.borrow_and_update().position.seq);
                     let released = tokio::task::spawn_blocking(move || log.release(seq)).await;
                     if let Ok(Err(error)) = released {

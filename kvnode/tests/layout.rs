@@ -107,6 +107,7 @@ const ORDER: &[&str] = &[
     "feed/follow",
     "feed",
     // All of them together.
+    "kept_log",
     "storage",
     // What handlers and tasks see.
     "replication/handshake",

@@ -2,17 +2,22 @@
 
 use actix_web::{HttpRequest, HttpResponse, http::Method, web};
 use futures_util::stream;
-use kvclient::wire::{
-    content_type,
-    error::ErrorCode,
-    header,
-    pull::{PullAnswer, PullRequest},
-    query::Query,
+use kvclient::{
+    shard_map::Address,
+    wire::{
+        content_type,
+        error::ErrorCode,
+        header,
+        pull::{PullAnswer, PullRequest},
+        query::Query,
+    },
 };
 
 use super::{answer, request, request::BadRequest};
 use crate::{
+    ownership::own_shard,
     replication::{
+        acks,
         snapshot_source::{self, NotBegun},
         source,
     },
@@ -67,7 +72,7 @@ pub(super) async fn snapshot(request: HttpRequest, service: web::Data<Service>) 
             .content_type(content_type::FRAMES)
             .finish();
     }
-    match snapshot_source::start(&service, &storage) {
+    match snapshot_source::start(&service, &storage, replica(&request, &service)) {
         Ok(chunks) => {
             let body = stream::unfold(chunks, async |mut chunks| {
                 Some((chunks.recv().await?, chunks))
@@ -84,6 +89,14 @@ pub(super) async fn snapshot(request: HttpRequest, service: web::Data<Service>) 
             answer::refused(BadRequest::new(code, error.to_string()), &service)
         }
     }
+}
+
+/// The replica of the map that asks, if it is one.
+fn replica(request: &HttpRequest, service: &Service) -> Option<Address> {
+    let address = request.headers().get(header::NODE_ADDRESS)?.to_str().ok()?;
+    let address = address.parse().ok()?;
+    let map = service.map.load();
+    acks::is_replica(own_shard(&map, service.place()), &address).then_some(address)
 }
 
 fn read_parameters(raw_query: &str) -> Result<(u64, usize), BadRequest> {

@@ -40,6 +40,13 @@ impl Hold {
         Some(Self { shared, id })
     }
 
+    /// Frames up to `seq` are wanted no longer.
+    pub fn advance(&self, seq: Seq) {
+        if let Some(held) = self.shared.state().holds.get_mut(&self.id) {
+            held.after = held.after.max(seq);
+        }
+    }
+
     /// Whether it costs, or has once cost, more than its limit: frames may be gone from now on.
     pub fn has_lapsed(&self) -> bool {
         let mut state = self.shared.state();

@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use kvclient::{
     position::Seq,
+    shard_map::Address,
     wire::{
         log::Link,
         snapshot::{self, Chunk, Entry, Header},
@@ -61,17 +62,21 @@ pub struct Copied {
     pub shard: String,
     /// Its slots, as the map writes them.
     pub slots: String,
-    /// Bytes of log kept at most while it is streamed.
+    /// Bytes of log kept at most while it is streamed, and for a replica until it goes on.
     pub log_limit_bytes: u64,
+    /// Address of the replica that copies it; `None`: somebody else does.
+    pub replica: Option<Address>,
 }
 
-/// Starts a snapshot of the service's shard; its bytes come out of the queue, an error last if it broke.
+/// Starts a snapshot of the service's shard, for a replica or for somebody else; its bytes come out of the queue, an
+/// error last if it broke.
 ///
 /// # Errors
 /// [`NotBegun`]: nothing is being streamed.
 pub fn start(
     service: &Service,
     storage: &Storage,
+    replica: Option<Address>,
 ) -> Result<mpsc::Receiver<Result<Bytes, Broken>>, NotBegun> {
     let map = service.map.load();
     let shard = own_shard(&map, service.place());
@@ -79,6 +84,7 @@ pub fn start(
         shard: shard.name.clone(),
         slots: shard.slots_text(),
         log_limit_bytes: service.config.sizes.snapshot_log_limit_bytes,
+        replica,
     };
     stream(storage, &service.clock, copied)
 }
@@ -92,6 +98,9 @@ pub fn stream(
     clock: &Arc<ShardClock>,
     copied: Copied,
 ) -> Result<mpsc::Receiver<Result<Bytes, Broken>>, NotBegun> {
+    if let Some(replica) = &copied.replica {
+        storage.kept_log.forget(replica);
+    }
     // Held from before the start is looked up, so that its frame cannot be given free in between.
     let visible = storage.store.visible();
     let hold = storage.log.hold(visible.seq, copied.log_limit_bytes);
@@ -118,6 +127,7 @@ pub fn stream(
                 clock,
                 hold,
                 sender,
+                replica: copied.replica,
             }
             .run(header),
             Err(error) => tracing::warn!(%error, "snapshot broke off"),
@@ -140,6 +150,7 @@ struct Source {
     clock: Arc<ShardClock>,
     hold: Hold,
     sender: Sender,
+    replica: Option<Address>,
 }
 
 impl Source {
@@ -147,7 +158,13 @@ impl Source {
         let start = header.start.position;
         tracing::info!(%start, "snapshot begins");
         match self.stream(header) {
-            Ok(entries) => tracing::info!(%start, entries, "snapshot ends"),
+            Ok((entries, end)) => {
+                tracing::info!(%start, entries, "snapshot ends");
+                if let Some(replica) = self.replica {
+                    let kept_log = &self.storage.kept_log;
+                    kept_log.keep(replica, self.hold, end.position.seq);
+                }
+            }
             Err(error) => {
                 tracing::warn!(%start, %error, "snapshot broke off");
                 self.sender.last.send(Err(error));
@@ -155,7 +172,8 @@ impl Source {
         }
     }
 
-    fn stream(&self, header: Header) -> Result<u64, Broken> {
+    /// How many entries were sent, and where the copy ends.
+    fn stream(&self, header: Header) -> Result<(u64, Link), Broken> {
         let start = header.start;
         self.sender.send(snapshot::preamble().into())?;
         self.send_chunk(&Chunk::Header(header))?;
@@ -167,7 +185,7 @@ impl Source {
             entries,
             time_ms: self.clock.now_ms(),
         })?;
-        Ok(entries)
+        Ok((entries, end))
     }
 
     fn send_requests(&self) -> Result<(), Broken> {
@@ -354,6 +372,7 @@ mod tests {
                 storage,
                 clock,
                 sender: Sender::new(queue, Duration::from_millis(20)).unwrap(),
+                replica: Some("b:1".parse().unwrap()),
             };
             source.run(header);
         });

@@ -127,6 +127,9 @@ fn judge(service: &Service, storage: &Storage, pull: &PullRequest) -> Result<Ver
             service
                 .progress
                 .saw_replica(pull.node_id, pull.node_address.clone(), position);
+            storage
+                .kept_log
+                .pulled(&pull.node_address, pull.after, durable.seq);
         }
         Verdict::StaleEpoch { newer } if !faults::is_off(Guarantee::Handshake) => {
             service.fence(newer)

@@ -196,6 +196,7 @@ impl Node {
         meanwhile: impl FnOnce() -> Result<(), TestCaseError>,
     ) -> Result<Self, TestCaseError> {
         let copied = snapshot_source::Copied {
+            replica: None,
             shard: SHARD.into(),
             slots: SLOTS.into(),
             log_limit_bytes: SIZES.snapshot_log_limit_bytes,
