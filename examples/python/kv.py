@@ -363,10 +363,16 @@ def _path(key: bytes, query: str = "") -> str:
 
 
 def _field(name: str, data: bytes) -> Dict[str, str]:
+    """Bytes in a line of a batch: text where that is short, else base64."""
     try:
-        return {name: data.decode()}
+        text = data.decode()
     except UnicodeDecodeError:
-        return {name + "_b64": base64.b64encode(data).decode()}
+        text = "\0"
+    return {name: text} if text.isprintable() else {name + "_b64": base64.b64encode(data).decode()}
+
+
+def _lines(ops: Iterable[Dict[str, Any]]) -> bytes:
+    return "\n".join(json.dumps(op, ensure_ascii=False) for op in ops).encode()
 
 
 def _bytes_of(line: Dict[str, Any], name: str) -> Optional[bytes]:
@@ -592,7 +598,7 @@ class Client:
         first = _key(_bytes_of(lines[0], "key") or b"")
         headers = {"Content-Type": NDJSON, **({"Kv-Ack": ack} if ack else {})}
         whole = _Op("atomic", lambda shards: shards.shard_of(first), "POST", "/batch?atomic", headers=headers, is_write=True,
-                    body="\n".join(map(json.dumps, lines)).encode(), session=self.session)
+                    body=_lines(lines), session=self.session)
         results = [_result_of_line(json.loads(line)) for line in self._do(whole).value.splitlines()]
         for result in results:
             if result.position:
@@ -734,7 +740,7 @@ class Client:
             for at in group:
                 ops[at].asked_for = self._min_position(ops[at], node)
             if many:
-                body = "\n".join(json.dumps(self._line(ops[at])) for at in group).encode()
+                body = _lines(self._line(ops[at]) for at in group)
                 answer = self._wire.ask(node, "POST", "/batch", {"Content-Type": NDJSON}, body, timeout, until)
             else:
                 op = ops[group[0]]
@@ -783,8 +789,11 @@ class Client:
     def _judge(self, op: _Op, node: str, result: Union[Result, Exception]) -> Union[Result, KvError, str]:
         """What an attempt means: the result, an error, "again" at once, or "pause" and then again."""
         state = self._state
-        if isinstance(result, _TooLarge) and op.action == "scan":
-            return NotApplied(str(result), "too_large", node)
+        if isinstance(result, _TooLarge) and not op.is_write:
+            if op.action == "scan" or op.alone:
+                return NotApplied(str(result), "too_large", node)
+            op.alone = True
+            return "again"
         if isinstance(result, Exception):
             op.unknown = op.unknown or (op.is_write and isinstance(result, _Broken))
             op.last, op.target = f"{result} (at {node})", ""
@@ -801,7 +810,9 @@ class Client:
             if result.status < 300 or result.status == 304:
                 return result
         op.last = f"{result.status} {result.error} {result.message} (at {node})".replace("  ", " ")
-        op.unknown = op.unknown or (op.is_write and result.applied == "unknown")
+        # Below 500 a node refuses before it acts; above, only its word "no" says that it did not.
+        op.unknown = op.unknown or (op.is_write and (result.applied == "unknown" or
+                                                     result.status >= 500 and result.applied != "no"))
         code = result.error
         if result.status == 307 or code == "read_only_replica":
             return self._redirect(op, node, result)
@@ -997,6 +1008,8 @@ class Watch:
                 raise item
             idx, position, change = item
             self.positions[idx] = position
+            # Whoever scans or reads now sees at least what he was told.
+            self._client.session.advance(idx, position)
             if isinstance(change, Change):
                 return change
 

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -27,8 +28,10 @@ import kv as client_module  # noqa: E402
 from kv import (Client, Conflict, ManyFailed, NotApplied, NotFound, Position, PositionLost, Session,  # noqa: E402
                 Truncated, Unavailable, Unknown, hash_tag, slot_of, xxh3_64)
 
-VECTORS = HERE / "../../kvclient/tests/slots.tsv"
-NODE = os.environ.get("KVNODE_BIN", str(HERE / "../../target/release/kvnode"))
+ROOT = HERE.parent.parent
+VECTORS = ROOT / "kvclient/tests/slots.tsv"
+PAGE = (ROOT / "docs/protocol.md").read_text()
+NODE = os.environ.get("KVNODE_BIN", str(ROOT / "target/release/kvnode"))
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float = 15.0) -> Any:
@@ -279,6 +282,45 @@ class Slots(unittest.TestCase):
                 self.assertEqual(slot_of(bytes.fromhex(key)), int(slot))
 
 
+class ProtocolPage(unittest.TestCase):
+    """docs/protocol.md against the code that it describes; its bytes are sent to a node further down."""
+
+    def test_its_errors_are_those_of_the_code(self) -> None:
+        source = (ROOT / "kvclient/src/wire/error.rs").read_text()
+        table = source[source.index("const TABLE"):source.index("];", source.index("const TABLE"))]
+        of_code = set(re.findall(r'"([a-z_]+)",\s*(\d{3})', table)) - {("other", "500")}
+        of_page = re.findall(r"^\| (\d{3}) \| `([a-z_]+)` \|", PAGE, re.MULTILINE)
+        self.assertGreater(len(of_code), 35)
+        self.assertEqual({(code, status) for status, code in of_page}, of_code)
+        self.assertEqual(len(of_page), len(of_code))
+
+    def test_its_slots_are_right(self) -> None:
+        rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| `([0-9a-f]{16})` \| (\d+) \|", PAGE, re.MULTILINE)
+        self.assertGreater(len(rows), 8)
+        for key, tag, hashed, slot in rows:
+            self.assertEqual((hash_tag(key.encode()), f"{xxh3_64(tag.encode()):016x}", slot_of(key.encode())),
+                             (tag.encode(), hashed, int(slot)))
+
+    def test_its_byte_tables_are_those_of_the_code(self) -> None:
+        def words(text: str) -> List[str]:
+            return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+        page = words(PAGE)
+        for name in ("batch/op.rs", "batch/result.rs", "scan.rs"):
+            source = (ROOT / "kvclient/src/wire" / name).read_text()
+            block = re.sub("(?m)^//! ?", "", source[:source.index("\nuse ")]).split("```text\n")[1].split("```")[0]
+            self.assertGreater(len(words(block)), 5)
+            for line in words(block):
+                self.assertIn(line, page)
+
+    def test_its_headers_are_those_of_the_code(self) -> None:
+        source = (ROOT / "kvclient/src/wire/mod.rs").read_text()
+        for name in re.findall(r'"(kv-[a-z-]+)"', source.split("/// Between nodes")[0]):
+            self.assertIn(f"`{name}", PAGE.lower())
+        routes = source[source.index("pub mod route"):source.index("pub mod header")]
+        for path in re.findall(r'= "(/[^"]+)"', routes):
+            self.assertRegex(PAGE, rf"(GET|POST) {path}\b")
+
+
 class Sessions(unittest.TestCase):
     def test_a_session_never_goes_back_and_travels_as_a_token(self) -> None:
         session = Session.from_token("kv1_0.3.1207")
@@ -397,7 +439,7 @@ class AgainstScriptedNodes(unittest.TestCase):
     def test_a_watch_that_broke_off_goes_on_behind_its_last_event(self) -> None:
         own: List[str] = []
         bodies = {"": b'event: position\nid: 1.4\ndata: {"position":"1.4"}\n\n'
-                      b': a comment\nevent: put\nid: 1.5\ndata: {"key":"a","value_b64":"/w==","time_ms":1}\n\nevent: put\nid: 1.6',
+                      b': a comment\nevent: put\nid: 1.5\ndata: {"key":"a","value_b64":"/w==","time_ms":1}\n\nevent: put\nid: 1',
                   "&after=1.5": b'event: delete\nid: 1.7\ndata: {"key":"a","by_expiry":true,"time_ms":2}\n\n'}
 
         def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
@@ -529,8 +571,8 @@ class WithCluster(unittest.TestCase):
         found = self.kv.get_many([*items, b"many:absent"])
         self.assertIsNone(found.pop(b"many:absent"))
         self.assertEqual(found, items)
-        # Together they are larger than any one batch.
-        large = {self.key(i % 3, f"large{i}"): os.urandom(1 << 20) for i in range(24)}
+        # Together they are larger than any one batch, and than the values that an answer may have: 32 MiB.
+        large = {self.key(1, f"large{i}"): os.urandom(1 << 20) for i in range(34)}
         self.kv.put_many(large)
         self.assertEqual(self.kv.get_many(large), large)
 
@@ -609,6 +651,30 @@ class WithCluster(unittest.TestCase):
             with self.subTest(code=code):
                 self.assertEqual((answer.status, answer.error), (status, code))
         self.assertEqual(ask(other, "GET", path).status, 307)
+
+    def test_the_frames_of_the_protocol_page_are_understood(self) -> None:
+        blocks = [block.split() for block in re.findall(r"```text\n(4b56[0-9a-f \n]+)```", PAGE)]
+        request, answer, scanned = ("".join(block) for block in blocks)
+        # Positions, and what is left of a ttl, are those of another day.
+        def like(shown: str) -> "re.Pattern[str]":
+            shown = shown.replace("010000000900000000000000", "." * 24)
+            return re.compile(re.sub("[0-9a-f]{4}010000000000", "." * 16, shown))
+        node = self.cluster.primaries[0]
+        frames = "application/x-kv-frames"
+        got = ask(node, "POST", "/batch", bytes.fromhex(request), {"Content-Type": frames})
+        self.assertEqual((got.status, got.headers["Content-Type"]), (200, frames))
+        self.assertRegex(got.body.hex(), like(answer))
+        self.assertEqual(self.kv.get("user:1", primary=True), b"Ada")
+        got = ask(node, "GET", "/kv?prefix=user:1&limit=1", None, {"Accept": frames})
+        self.assertRegex(got.body.hex(), like(scanned))
+
+    def test_a_write_that_nobody_waits_for_is_not_done(self) -> None:
+        key = self.key(0)
+        op = {"op": "put", "key": key.decode(), "value": "1", "time_left_ms": 0}
+        got = ask(self.cluster.primaries[0], "POST", "/batch", lines(op), {"Content-Type": "application/x-ndjson"})
+        result = json.loads(got.body)
+        self.assertEqual((result["status"], result["error"], result["applied"]), (504, "deadline_exceeded", "no"))
+        self.assertIsNone(self.kv.get(key, primary=True))
 
     def test_a_write_to_a_wrong_node_is_redirected(self) -> None:
         key = self.key(1)
