@@ -13,7 +13,9 @@ import pathlib
 import random
 import re
 import signal
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -225,7 +227,8 @@ def lines(*ops: Dict[str, Any]) -> bytes:
 class FakeNode:
     """A node that answers as a test says: (method, path, headers, body) -> (status, headers, body)."""
 
-    def __init__(self, answer: Callable[..., Tuple[int, Dict[str, str], bytes]]) -> None:
+    def __init__(self, answer: Callable[..., Tuple[int, Dict[str, str], bytes]],
+                 context: Optional[ssl.SSLContext] = None) -> None:
         self.seen: List[Tuple[str, str, Dict[str, str]]] = []
         fake = self
 
@@ -250,6 +253,8 @@ class FakeNode:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
         self._server.daemon_threads = True
+        if context:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -355,6 +360,43 @@ class AgainstScriptedNodes(unittest.TestCase):
                 self.assertEqual(evil.seen, [])
                 # The node of the map has had the token with every request.
                 self.assertTrue(all(headers.get("Authorization") == "Bearer secret" for _, _, headers in node.seen))
+
+    @unittest.skipUnless(shutil.which("openssl"), "openssl, which makes the certificate, is not installed")
+    def test_with_tls_nothing_is_sent_in_clear(self) -> None:
+        own: List[str] = []
+        scheme = ["https"]
+
+        def answer(method: str, path: str, *_: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of([own[0]], [own[1]])
+            return 307, {"Location": f"{scheme[0]}://{own[1]}{path}"}, b""
+
+        def found(*_: Any) -> Tuple[int, Dict[str, str], bytes]:
+            return 200, {"ETag": '"1.1"', "Kv-Position": "1.1"}, b"x"
+        with tempfile.TemporaryDirectory() as directory:
+            pem = os.path.join(directory, "node.pem")
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                            "-subj", "/CN=node", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", pem + ".crt"],
+                           check=True, capture_output=True)
+            server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server.load_cert_chain(pem + ".crt", pem)
+            trusting = ssl.create_default_context(cafile=pem + ".crt")
+            nodes = [FakeNode(answer, server), FakeNode(found, server)]
+            own.extend(node.address for node in nodes)
+            with nodes[0], nodes[1]:
+                with Client([own[0]], context=trusting, token="secret") as kv:
+                    self.assertEqual(kv.map.shard_of(b"a").idx, 0)
+                    self.assertEqual(kv.get("a"), b"x")
+                    self.assertEqual(nodes[1].seen[-1][2].get("Authorization"), "Bearer secret")
+                scheme[0] = "http"
+                nodes[0].seen.clear()
+                with Client([own[0]], context=trusting) as kv, self.assertRaises(NotApplied) as raised:
+                    kv.get("a")
+                self.assertEqual(raised.exception.code, "misrouted")
+                # A certificate that is not trusted ends it before anything is sent.
+                nodes[0].seen.clear()
+                self.assertRaises(Unavailable, Client, [own[0]], context=ssl.create_default_context(), timeout=0.5)
+                self.assertEqual(nodes[0].seen, [])
 
     def test_a_circle_ends(self) -> None:
         own: List[str] = []
