@@ -7,6 +7,7 @@ use kvclient::{
     wire::{
         batch::{Action, Op, Terms},
         error::{Applied, ErrorCode},
+        header,
     },
 };
 
@@ -66,13 +67,22 @@ pub(super) async fn delete(request: HttpRequest, service: web::Data<Service>) ->
     write(&request, op, "deleted", &service).await
 }
 
-/// Whether such a write may be sent, and asks for no promise that these forms do not make.
+/// Headers that make a write depend on something, or repeatable: done without them it would be another write.
+const TERMS: [&str; 3] = ["if-match", "if-none-match", header::REQUEST_ID];
+
+/// Whether such a write may be sent, and asks for nothing that these forms do not do.
 fn check(request: &HttpRequest, service: &Service) -> Result<(), BadRequest> {
     guard::check_get_write(request, service)?;
-    if request::ack(request)?.is_none() {
+    let term = TERMS
+        .into_iter()
+        .find(|name| request.headers().contains_key(*name));
+    let asks_ack = request::ack(request)?.is_some();
+    let Some(name) = term.or(asks_ack.then_some(header::ACK)) else {
         return Ok(());
-    }
-    let message = "Kv-Ack does not go with /set and /delete; use PUT and DELETE /kv/{key}. Nothing was written";
+    };
+    let message = format!(
+        "{name} does not go with /set and /delete; use PUT and DELETE /kv/{{key}}. Nothing was written"
+    );
     Err(BadRequest::new(ErrorCode::BadParameter, message))
 }
 

@@ -393,6 +393,28 @@ async fn the_forms_for_people() {
     }
 }
 
+/// `/set` with `If-Match` stored its value whatever the entry was, and answered "stored": whoever asked for a condition
+/// overwrote what he did not want to. A request id was dropped in the same way.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_forms_for_people_wrote_without_the_condition_asked_for() {
+    let cluster = one_node().await;
+    let node = cluster.primary(0);
+    node.put("k", "v").await;
+    for (name, value) in [
+        ("if-match", "\"9.9\""),
+        ("if-none-match", "*"),
+        ("kv-request-id", "11111111222243338444555555555555.1"),
+    ] {
+        for uri in ["/set?key=k&value=w", "/delete?key=k"] {
+            let answer = node.send(Ask::new("GET", uri).header(name, value)).await;
+            let refusal = (answer.status, answer.error());
+            assert_eq!(refusal, (400, "bad_parameter".into()), "{name} {uri}");
+            assert_eq!(answer.header("kv-applied"), Some("no"), "{name} {uri}");
+        }
+    }
+    assert_eq!(node.get("k").await.as_deref(), Some(&b"v"[..]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_and_paths_that_are_not_there() {
     let cluster = one_node().await;
