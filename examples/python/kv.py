@@ -775,6 +775,8 @@ class Client:
             if action == "scan" and status == 200 and not {"next", "done"} & json.loads(data.splitlines()[-1]).keys():
                 raise ValueError("a scan without its end")
             error = json.loads(data) if status >= 400 and headers.get_content_type() == "application/json" else {}
+            if 400 <= status < 500 and not error:
+                raise ValueError(f"a {status} that says nothing, as of another program")
             target = (headers.get("Location") or "").partition("://")
             scheme, address = target[0] + target[1], target[2].split("/")[0].split("?")[0]
             ttl = headers.get("Kv-Ttl-Ms")

@@ -428,6 +428,26 @@ class AgainstScriptedNodes(unittest.TestCase):
                 kv._state.refresh(1.0, must=True)
                 self.assertEqual(kv.map.version, 5)
 
+    def test_an_answer_of_no_node_is_no_answer(self) -> None:
+        """A connection on which nothing came in time ends with a bare 408, which then lies there for the next request."""
+        own: List[str] = []
+        bare = [408, 408]
+
+        def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(own)
+            if bare:
+                return bare.pop(), {}, b""
+            return 200, {"ETag": '"1.1"', "Kv-Position": "1.1", "Kv-Applied": "yes"}, b"x"
+        with FakeNode(answer) as node:
+            own.append(node.address)
+            with Client([node.address]) as kv:
+                self.assertEqual(kv.get("a"), b"x")
+                bare.append(408)
+                self.assertEqual(kv.put("a", "1"), Position(1, 1))
+                ids = [headers["Kv-Request-Id"] for method, _, headers in node.seen if method == "PUT"]
+                self.assertEqual((len(ids), len(set(ids))), (2, 1))
+
     def test_a_refusal_after_a_lost_answer_stays_unknown(self) -> None:
         own: List[str] = []
         puts: List[int] = []
