@@ -376,8 +376,8 @@ class AgainstScriptedNodes(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             pem = os.path.join(directory, "node.pem")
             subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                            "-subj", "/CN=node", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem, "-out", pem + ".crt"],
-                           check=True, capture_output=True)
+                            "-subj", "/CN=node", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", pem,
+                            "-out", pem + ".crt"], check=True, capture_output=True)
             server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             server.load_cert_chain(pem + ".crt", pem)
             trusting = ssl.create_default_context(cafile=pem + ".crt")
@@ -501,7 +501,7 @@ class AgainstScriptedNodes(unittest.TestCase):
     def test_a_watch_that_broke_off_goes_on_behind_its_last_event(self) -> None:
         own: List[str] = []
         bodies = {"": b'event: position\nid: 1.4\ndata: {"position":"1.4"}\n\n'
-                      b': a comment\nevent: put\nid: 1.5\ndata: {"key":"a","value_b64":"/w==","time_ms":1}\n\nevent: put\nid: 1',
+                      b': a comment\nevent: put\nid: 1.5\ndata: {"key":"a","value_b64":"/w==","time_ms":1}\n\nevent: put\n',
                   "&after=1.5": b'event: delete\nid: 1.7\ndata: {"key":"a","by_expiry":true,"time_ms":2}\n\n'}
 
         def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
