@@ -148,6 +148,7 @@ const ORDER: &[&str] = &[
     "http/metrics/times",
     "http/metrics",
     "http/openapi",
+    "http/page",
     "http/scan",
     "http/watch",
     "http",
@@ -289,6 +290,10 @@ fn sources() -> BTreeMap<String, String> {
                 if !path.ends_with("tests") {
                     folders.push(path);
                 }
+                continue;
+            }
+            // The page's files and the API's description are no Rust.
+            if path.extension().is_none_or(|extension| extension != "rs") {
                 continue;
             }
             let name = path

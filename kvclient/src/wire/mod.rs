@@ -56,6 +56,8 @@ pub mod route {
     pub const METRICS: &str = "/metrics";
     /// The API's description.
     pub const OPENAPI: &str = "/openapi.json";
+    /// A page for people.
+    pub const PAGE: &str = "/";
 }
 
 /// Header names, lower case as HTTP libraries want them.

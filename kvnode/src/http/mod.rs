@@ -15,6 +15,7 @@ mod lines;
 mod log;
 mod metrics;
 mod openapi;
+mod page;
 mod request;
 mod scan;
 mod slow;
@@ -109,9 +110,10 @@ async fn handle(
         route::READYZ => admin::readyz(service).await,
         route::METRICS => metrics::metrics(request, service).await,
         route::OPENAPI => openapi::openapi(&service),
+        route::PAGE => page::index(&service),
         route::LOG => log::log(request, service).await,
         route::SNAPSHOT => log::snapshot(request, service).await,
-        _ => no_such_path(path, &service),
+        _ => page::file(path, &service).unwrap_or_else(|| no_such_path(path, &service)),
     }
 }
 
@@ -133,13 +135,14 @@ const READ_ONLY_PATHS: &[&str] = &[
     route::READYZ,
     route::METRICS,
     route::OPENAPI,
+    route::PAGE,
     route::WATCH,
     route::LOG,
     route::SNAPSHOT,
 ];
 
 fn unknown_or_not_allowed(path: &str, service: &Service) -> HttpResponse {
-    match READ_ONLY_PATHS.contains(&path) {
+    match READ_ONLY_PATHS.contains(&path) || page::is_file(path) {
         true => not_allowed("GET, HEAD", service),
         false => no_such_path(path, service),
     }

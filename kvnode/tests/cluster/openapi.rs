@@ -17,7 +17,8 @@ const METHODS: &[&str] = &[
 fn uri(path: &str, method: &str) -> String {
     let takes_key = path == "/kv" && !matches!(method, "GET" | "HEAD");
     let key = if takes_key { "key=a&" } else { "" };
-    format!("{}?{key}nobody_knows_me", path.replace("{key}", "a"))
+    let path = path.replace("{key}", "a").replace("{file}", "main.js");
+    format!("{path}?{key}nobody_knows_me")
 }
 
 fn methods(path: &Map<String, Value>) -> Vec<String> {

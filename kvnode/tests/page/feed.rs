@@ -1,0 +1,72 @@
+//! The live feed: it shows changes, stops when it is told to, forgets what is old, and outlives its node.
+
+use serde_json::json;
+
+use super::{
+    browser::Browser,
+    tab::{Tab, page},
+};
+use crate::support::cluster::{Cluster, Shape};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_shows_changes_once_across_a_restart_of_the_node() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let cluster = Cluster::start(Shape::default()).await;
+    let node = cluster.primary(0);
+    let tab = Tab::new(&browser, "");
+    tab.open(&page(&node.address)).await;
+    tab.until_shown("#feed-state", "Watching").await;
+    node.put("first", "1").await;
+    tab.until_shown("#feed", "first").await;
+    node.kill();
+    tab.until_shown("#feed-state", "Connection lost").await;
+    node.start().await;
+    // Before the page has found its way back, perhaps: it begins behind what it saw last.
+    node.put("second", "2").await;
+    assert_eq!(node.ask("DELETE", "/kv/first").await.status, 204);
+    tab.until_shown("#feed .delete", "first").await;
+    let seen = tab.value(
+        "[...document.querySelectorAll('#feed li')].map(line => line.children[2].textContent)",
+    );
+    assert_eq!(seen, json!(["first", "second", "first"]), "newest first");
+    tab.click("#feed .put:last-child button").await;
+    tab.until_shown("#entry", "There is no such key").await;
+    tab.assert_no_errors();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_is_paused_filtered_and_bounded() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let cluster = Cluster::start(Shape::default()).await;
+    let node = cluster.primary(0);
+    let tab = Tab::new(&browser, "");
+    tab.open(&page(&node.address)).await;
+    tab.until_shown("#feed-state", "Watching").await;
+    tab.click("#feed-pause").await;
+    tab.until_shown("#feed-state", "Paused").await;
+    node.put("paused", "1").await;
+    tab.click("#feed-pause").await;
+    // What came meanwhile is in the log, and shown now.
+    tab.until_shown("#feed", "paused").await;
+    for number in 0..260 {
+        node.put(&format!("many:{number}"), "1").await;
+    }
+    tab.until_shown("#feed li:first-child", "many:259").await;
+    let lines = tab.value("document.querySelectorAll('#feed li').length");
+    assert_eq!(lines, 200);
+
+    tab.fill("#feed-prefix", "only:").await;
+    tab.click("#feed-form [type=submit]").await;
+    tab.until("document.querySelectorAll('#feed li').length === 0")
+        .await;
+    tab.until_shown("#feed-state", "Watching").await;
+    node.put("other:1", "1").await;
+    node.put("only:1", "1").await;
+    tab.until_shown("#feed", "only:1").await;
+    assert!(!tab.text("#feed").contains("other:1"));
+    tab.assert_no_errors();
+}
