@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, report};
 
 /// Turns the shell's stdin and stdout into the browser's descriptors 3 and 4.
 const START: &str = "exec chromium \"$@\" 3<&0 4>&1 >/dev/null";
@@ -39,7 +39,7 @@ impl Browser {
     /// Starts one, if there is one on this machine.
     pub(crate) fn start() -> Option<Self> {
         if !is_installed() {
-            eprintln!("skipped: chromium is not installed");
+            report::save_skipped("page", "chromium is not installed");
             return None;
         }
         let profile = tempfile::tempdir().expect("a directory");

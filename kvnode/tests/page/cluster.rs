@@ -96,3 +96,68 @@ async fn another_map_of_the_same_version_is_a_conflict() {
     assert!(tab.text("#warnings").contains(&replica.address));
     tab.assert_no_errors();
 }
+
+/// What is made of figures, word by word: asked of the page's own module.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_trouble_has_its_word() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let cluster = Cluster::start(Shape::default()).await;
+    let tab = Tab::new(&browser, "");
+    tab.open(&page(&cluster.primary(0).address)).await;
+    let replica = "{durable: '1.1', role: 'replica', state: 'ready', damaged: 0, recovering: false";
+    for (node, verdict) in [
+        (
+            "{state: 'no answer: refused'}".to_owned(),
+            "bad down: refused",
+        ),
+        (format!("{replica}, lag_ms: 999}}"), "good ready: "),
+        (
+            format!("{replica}, lag_ms: 1000, pull_trouble: 'why'}}"),
+            "warn behind: why",
+        ),
+        (format!("{replica}, lag_ms: 5000}}"), "bad far behind: "),
+        (format!("{replica}}}"), "warn never pulled: "),
+        (
+            format!("{replica}, lag_ms: 0, state: 'log has parted'}}"),
+            "bad not ready: log has parted",
+        ),
+        (
+            format!("{replica}, lag_ms: 0, recovering: true}}"),
+            "warn recovering: ready",
+        ),
+        (
+            format!("{replica}, lag_ms: 0, damaged: 2}}"),
+            "bad damaged: 2 stored entries are damaged",
+        ),
+    ] {
+        let judged = tab.value(&format!(
+            "import('/page/judge.js').then(({{judge}}) => judge({node})).then(found => `${{found.kind}} ${{found.word}}: ${{found.why}}`)"
+        ));
+        assert_eq!(judged, verdict, "{node}");
+    }
+    for (nodes, warning) in [
+        (
+            "{address: 'a', map_version: '7-x', insecure_no_auth: true}",
+            "a (insecure_no_auth)",
+        ),
+        ("{address: 'a', map_version: '7-y'}", "Map conflict: a"),
+        ("{address: 'a', map_version: '8-x'}", "a has a newer map"),
+        ("{address: 'a', map_version: '6-x'}", "a has an older map"),
+        (
+            "{address: 'p', map_version: '7-x', replicas: [{address: 'a', connected: false}]}, {address: 'a', durable: '1.1'}",
+            "a has not pulled from its primary p",
+        ),
+    ] {
+        let told = tab.value(&format!(
+            "import('/page/judge.js').then(({{warnings}}) => warnings([{nodes}], '7-x'))"
+        ));
+        let told = told.as_array().expect("a list");
+        assert!(
+            told.len() == 1 && told[0].as_str().is_some_and(|text| text.contains(warning)),
+            "{nodes}: {told:?}"
+        );
+    }
+    tab.assert_no_errors();
+}

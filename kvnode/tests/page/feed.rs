@@ -1,12 +1,20 @@
 //! The live feed: it shows changes, stops when it is told to, forgets what is old, and outlives its node.
 
+use bytes::Bytes;
+use kvclient::{
+    key::Key,
+    wire::batch::{Action, Op},
+};
 use serde_json::json;
 
 use super::{
     browser::Browser,
     tab::{Tab, page},
 };
-use crate::support::cluster::{Cluster, Shape};
+use crate::support::{
+    cluster::{Cluster, Shape},
+    eventually,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_feed_shows_changes_once_across_a_restart_of_the_node() {
@@ -69,4 +77,44 @@ async fn the_feed_is_paused_filtered_and_bounded() {
     tab.until_shown("#feed", "only:1").await;
     assert!(!tab.text("#feed").contains("other:1"));
     tab.assert_no_errors();
+}
+
+/// More than anyone could read: the page stops by itself, says so, and goes on from then on when it is told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_pauses_the_feed() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let cluster = Cluster::start(Shape::default()).await;
+    let node = cluster.primary(0);
+    let tab = Tab::new(&browser, "");
+    tab.open(&page(&node.address)).await;
+    tab.until_shown("#feed-state", "Watching").await;
+    let puts: Vec<Op> = (0..1_000)
+        .map(|number| put(&format!("flood:{number}")))
+        .collect();
+    eventually("the flood is noticed", async || {
+        node.batch(&puts).await;
+        tab.text("#feed-state")
+            .contains("Paused: more than 2,000")
+            .then_some(())
+    })
+    .await;
+    tab.click("#feed-pause").await;
+    tab.until_shown("#feed-state", "Watching").await;
+    node.put("calm", "1").await;
+    tab.until_shown("#feed", "calm").await;
+    tab.assert_no_errors();
+}
+
+fn put(key: &str) -> Op {
+    let key = Key::copy_from(key.as_bytes()).expect("a key");
+    let value = Bytes::from_static(b"1");
+    Op::new(
+        key,
+        Action::Put {
+            value,
+            ttl_ms: None,
+        },
+    )
 }

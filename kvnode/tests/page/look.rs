@@ -59,7 +59,7 @@ async fn its_files_may_do_little_and_other_methods_nothing() {
     for (uri, kind) in [
         ("/", "text/html; charset=utf-8"),
         ("/page/main.js", "text/javascript; charset=utf-8"),
-        ("/page/base.css", "text/css; charset=utf-8"),
+        ("/page/colours.css", "text/css; charset=utf-8"),
         ("/page/icon.svg", "image/svg+xml"),
     ] {
         let answer = node.ask("GET", uri).await;

@@ -12,6 +12,7 @@ mod hostile;
 mod keyboard;
 mod keys;
 mod look;
+mod pictures;
 #[allow(
     dead_code,
     reason = "shared with the cluster tests, which use the rest"

@@ -65,6 +65,17 @@ impl<'a> Tab<'a> {
         self.order("Emulation.setEmulatedMedia", json!({ "features": [media] }));
     }
 
+    /// The page from its head down, as base64 of a PNG.
+    pub(crate) fn picture(&self) -> String {
+        let size =
+            "Math.min(document.documentElement.scrollHeight, innerWidth < 500 ? 1600 : 1500)";
+        let (width, height) = (self.value("innerWidth"), self.value(size));
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let order = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
+        let taken = self.order("Page.captureScreenshot", order);
+        taken["data"].as_str().expect("base64").to_owned()
+    }
+
     /// The value of an expression; panics if it throws.
     pub(crate) fn value(&self, expression: &str) -> Value {
         let order = json!({

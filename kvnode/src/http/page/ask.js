@@ -1,7 +1,7 @@
 // Every request of this page goes through here, to the node that served it and to no other.
 //
-// A token, if the node wants one, is kept for this tab alone and travels as `Authorization`. An answer that is a refusal,
-// a redirect and no answer at all are one kind of error with a text for people.
+// A token, if the node wants one, is kept for this tab alone and travels as `Authorization`. A refusal, a redirect and
+// no answer at all are one kind of error, with a text for people.
 
 const TOKEN = "kv-token";
 
@@ -36,11 +36,8 @@ export const token = {
 };
 
 /** The answer, if it is a success; its body is still to be read. */
-export async function ask(path, { method = "GET", headers = {}, body, signal, within = PATIENCE } = {}) {
-  const limit = AbortSignal.timeout(within);
-  const signals = signal ? AbortSignal.any([signal, limit]) : limit;
-  return send(path, { method, headers, body, signal: signals });
-}
+export const ask = (path, { method = "GET", headers = {}, body } = {}) =>
+  send(path, { method, headers, body, within: PATIENCE });
 
 /** The answer of a request that never ends by itself. */
 export const stream = (path, { headers = {}, signal }) => send(path, { method: "GET", headers, signal });
@@ -51,7 +48,10 @@ export const json = async (path, options) => (await ask(path, options)).json();
 /** The lines of an answer in NDJSON. */
 export async function lines(path, options) {
   const text = await (await ask(path, options)).text();
-  return text.split("\n").filter((line) => line !== "").map((line) => JSON.parse(line));
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line));
 }
 
 async function send(path, options) {
@@ -64,11 +64,13 @@ async function send(path, options) {
   throw await refusal(answer);
 }
 
-async function exchange(path, options, used) {
-  const headers = used ? { ...options.headers, authorization: `Bearer ${used}` } : options.headers;
+/** One attempt. Its time begins here, not while a person looks for the token. */
+async function exchange(path, { method, headers: given, body, signal, within }, used) {
+  const headers = used ? { ...given, authorization: `Bearer ${used}` } : given;
   const fixed = { cache: "no-store", credentials: "omit", redirect: "manual", referrerPolicy: "no-referrer" };
   try {
-    const answer = await fetch(path, { ...options, headers, ...fixed });
+    const limit = within ? AbortSignal.timeout(within) : signal;
+    const answer = await fetch(path, { method, headers, body, signal: limit, ...fixed });
     whenHeard(true);
     return answer;
   } catch (error) {

@@ -80,7 +80,8 @@ const nothing = () => (prefix.length ? "No key of this shard begins so." : "This
 
 function line(entry) {
   const bytes = field(entry, "key");
-  const ttl = entry.ttl_ms === undefined ? "" : el("span", { className: "ttl", title: "expires" }, `◷ ${duration(entry.ttl_ms)}`);
+  const ttl =
+    entry.ttl_ms === undefined ? "" : el("span", { className: "ttl", title: "expires" }, "◷ ", duration(entry.ttl_ms));
   const button = el("button", { type: "button", className: "key mono" }, key(bytes), ttl);
   button.addEventListener("click", () => open(bytes));
   return el("li", {}, button);

@@ -7,15 +7,48 @@ import { fetchHistory } from "./history.js";
 import { count, duration, micros, size } from "./units.js";
 import { el } from "./visible.js";
 
-const WINDOW_SECONDS = 600;
+const LEAST_SECONDS = 60;
+const MOST_SECONDS = 600;
 const HEIGHT = 132;
 /** `least` is how far up a chart reaches at least, so that noise does not look like much. */
 const CHARTS = [
-  { title: "Done a second", unit: count, least: 10, lines: [["reads", "reads"], ["writes", "writes"]] },
-  { title: "Time of a read", unit: micros, least: 100, lines: [["read_p50_us", "p50"], ["read_p99_us", "p99"]] },
-  { title: "Time of a write", unit: micros, least: 100, lines: [["write_p50_us", "p50"], ["write_p99_us", "p99"]] },
+  {
+    title: "Ops a second",
+    unit: count,
+    least: 10,
+    lines: [
+      ["reads", "reads"],
+      ["writes", "writes"],
+    ],
+  },
+  {
+    title: "Time of a read",
+    unit: micros,
+    least: 100,
+    lines: [
+      ["read_p50_us", "p50"],
+      ["read_p99_us", "p99"],
+    ],
+  },
+  {
+    title: "Time of a write",
+    unit: micros,
+    least: 100,
+    lines: [
+      ["write_p50_us", "p50"],
+      ["write_p99_us", "p99"],
+    ],
+  },
   { title: "Lag behind the primary", unit: duration, least: 300, lines: [["lag_ms", "lag"]] },
-  { title: "On disk", unit: size, least: 1 << 20, lines: [["log_bytes", "log"], ["lmdb_bytes", "LMDB"]] },
+  {
+    title: "On disk",
+    unit: size,
+    least: 1 << 20,
+    lines: [
+      ["log_bytes", "log"],
+      ["lmdb_bytes", "LMDB"],
+    ],
+  },
   { title: "Memory", unit: size, least: 1 << 20, lines: [["memory_bytes", "resident"]] },
 ];
 
@@ -41,7 +74,8 @@ export async function refresh() {
 function make(spec) {
   const figures = spec.lines.map(() => el("b", {}, "–"));
   const names = spec.lines.map(([, name], index) =>
-    el("span", { className: `line line-${index}` }, el("i", { ariaHidden: "true" }), `${name} `, figures[index]));
+    el("span", { className: `line line-${index}` }, el("i", { ariaHidden: "true" }), `${name} `, figures[index]),
+  );
   const canvas = el("div", { className: "canvas", ariaHidden: "true" });
   const caption = el("figcaption", {}, el("span", { className: "title" }, spec.title), ...names);
   grid.append(el("figure", { className: "card chart" }, caption, canvas));
@@ -61,27 +95,41 @@ function plot(chart) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { sync: { key: "kv" }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
-    scales: { x: { range: window10 }, y: { range: (_, __, most) => [0, Math.max(chart.spec.least, (most ?? 0) * 1.15)] } },
+    scales: {
+      x: { range: window10 },
+      y: { range: (_, __, most) => [0, Math.max(chart.spec.least, (most ?? 0) * 1.15)] },
+    },
     axes: [
       { ...axis, font, size: 22, space: 80, values: (_, times) => times.map(clockTime) },
-      { ...axis, font, size: 62, space: 32, splits, values: (_, numbers) => numbers.map((number) => (number === 0 ? "0" : chart.spec.unit(number))) },
+      {
+        ...axis,
+        font,
+        size: 62,
+        space: 32,
+        splits,
+        values: (_, numbers) => numbers.map((number) => (number === 0 ? "0" : chart.spec.unit(number))),
+      },
     ],
-    series: [{}, ...chart.spec.lines.map((_, index) => ({
-      stroke: colour(`--line-${index}`),
-      fill: index === 0 ? colour("--fill-0") : undefined,
-      width: 1.5,
-      dash: index ? [5, 3] : undefined,
-      points: { show: false },
-    }))],
+    series: [
+      {},
+      ...chart.spec.lines.map((_, index) => ({
+        stroke: colour(`--line-${index}`),
+        fill: index === 0 ? colour("--fill-0") : undefined,
+        width: 1.5,
+        dash: index ? [5, 3] : undefined,
+        points: { show: false },
+      })),
+    ],
     hooks: { setCursor: [(drawn) => showFigures(chart, drawn.cursor.idx)] },
   };
   return new globalThis.uPlot(options, chart.data ?? [[], ...chart.spec.lines.map(() => [])], chart.canvas);
 }
 
-/** Always the ten minutes up to the newest sample. */
+/** Up to the newest sample: all there is, but a minute at least, so that a young node has no points but lines. */
 function window10(drawn) {
   const newest = drawn.data[0].at(-1) ?? Date.now() / 1_000;
-  return [newest - WINDOW_SECONDS, newest];
+  const known = newest - (drawn.data[0][0] ?? newest);
+  return [newest - Math.min(MOST_SECONDS, Math.max(LEAST_SECONDS, known)), newest];
 }
 
 /** Three lines across, at figures that are round in what is shown. */

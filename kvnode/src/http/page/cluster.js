@@ -71,10 +71,11 @@ function nodeRow(address, role) {
   return { line: el("tr", { className: "node" }, head, ...cells), head, cells, role, shown: [] };
 }
 
-const ranges = (shard) => shard.slots.map((range) => {
-  const [from, to = from] = range.split("-").map(Number);
-  return [from, to];
-});
+const ranges = (shard) =>
+  shard.slots.map((range) => {
+    const [from, to = from] = range.split("-").map(Number);
+    return [from, to];
+  });
 
 function slotBars(shard, index) {
   return ranges(shard).map(([from, to]) => {
@@ -100,15 +101,23 @@ function showNode(node, verdict) {
   const known = node.durable !== undefined;
   const state = `${SIGNS[verdict.kind]} ${verdict.word}`;
   const texts = [
-    node.role ?? row.role, state, isReplica && known ? lag(node) : "–", node.visible ?? "–", size(node.log_bytes),
-    size(node.lmdb_bytes), count(node.entries), duration(node.uptime_seconds && node.uptime_seconds * 1_000),
+    node.role ?? row.role,
+    state,
+    isReplica && known ? lag(node) : "–",
+    node.visible ?? "–",
+    size(node.log_bytes),
+    size(node.lmdb_bytes),
+    count(node.entries),
+    duration(node.uptime_seconds && node.uptime_seconds * 1_000),
   ];
   row.line.className = `node ${verdict.kind}`;
-  texts.forEach((text, index) => write(row, index, text + (index === 1 ? verdict.why : ""), () => {
-    if (index !== 1) return [text];
-    const pill = el("span", { className: `pill ${verdict.kind}` }, state);
-    return verdict.why ? [pill, " ", el("span", { className: "why" }, verdict.why)] : [pill];
-  }));
+  texts.forEach((text, index) =>
+    write(row, index, text + (index === 1 ? verdict.why : ""), () => {
+      if (index !== 1) return [text];
+      const pill = el("span", { className: `pill ${verdict.kind}` }, state);
+      return verdict.why ? [pill, " ", el("span", { className: "why" }, verdict.why)] : [pill];
+    }),
+  );
 }
 
 /** Changes a cell only if it would say something else. */
@@ -131,25 +140,45 @@ function showGlance({ map_version: version }, judged) {
   const lags = replicas.map(([node]) => node.lag_ms ?? 0);
   const primaries = judged.filter(([node]) => node.role === "primary");
   const entries = primaries.reduce((sum, [node]) => sum + (node.entries ?? 0), 0);
-  at("glance").replaceChildren(
+  replaceIfOther(at("glance"), [
     tile("Nodes", `${good} of ${judged.length} up`, bad ? "bad" : "good"),
-    tile("Shards that take writes", `${writable} of ${map.shards.length}`, writable < map.shards.length ? "bad" : "good"),
-    tile("Largest lag", lags.length ? duration(Math.max(...lags)) : "–", Math.max(0, ...lags) < 1_000 ? "good" : "warn"),
+    tile(
+      "Shards that take writes",
+      `${writable} of ${map.shards.length}`,
+      writable < map.shards.length ? "bad" : "good",
+    ),
+    tile(
+      "Largest lag",
+      lags.length ? duration(Math.max(...lags)) : "–",
+      Math.max(0, ...lags) < 1_000 ? "good" : "warn",
+    ),
     tile("Entries in LMDB", count(entries), ""),
     tile("Map", version, ""),
-  );
+  ]);
+  const down = judged
+    .filter(([, verdict]) => verdict.kind === "bad")
+    .map(([node, { word }]) => `${node.address}: ${word}`);
+  replaceIfOther(at("told"), [down.join(", ")]);
 }
 
-const isGood = (judged, address) => judged.some(([node, verdict]) => node.address === address && verdict.kind === "good");
+const isGood = (judged, address) =>
+  judged.some(([node, verdict]) => node.address === address && verdict.kind === "good");
 
 function tile(name, text, kind) {
   const sign = kind ? el("span", { className: "sign", ariaHidden: "true" }, `${SIGNS[kind]} `) : "";
   return el("div", { className: `tile ${kind}` }, el("dt", {}, name), el("dd", {}, sign, text));
 }
 
-function showWarnings(texts) {
-  const list = at("warnings");
-  if (list.dataset.shown === texts.join("\n")) return;
-  list.dataset.shown = texts.join("\n");
-  list.replaceChildren(...texts.map((text) => el("li", {}, el("span", { ariaHidden: "true" }, "! "), text)));
+const showWarnings = (texts) =>
+  replaceIfOther(
+    at("warnings"),
+    texts.map((text) => el("li", {}, el("span", { ariaHidden: "true" }, "! "), text)),
+  );
+
+/** Only if it says something else: what is selected stays so, and nothing is read aloud twice. */
+function replaceIfOther(node, children) {
+  const text = children.map((child) => child.textContent ?? child).join("\n");
+  if (node.dataset.shown === text) return;
+  node.dataset.shown = text;
+  node.replaceChildren(...children);
 }

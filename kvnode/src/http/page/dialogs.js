@@ -26,22 +26,36 @@ function choose(title, content, answers) {
 
 /** Whether to go on. */
 export async function confirm(title, content, yes) {
-  return (await choose(title, content, [["", "Cancel"], ["yes", yes, "danger"]])) === "yes";
+  return (
+    (await choose(title, content, [
+      ["", "Cancel"],
+      ["yes", yes, "danger"],
+    ])) === "yes"
+  );
 }
 
-/** What to do when somebody else was faster: "mine", "theirs", or "" to go on editing. Deleted: `theirs` has no bytes. */
+/** What to do when somebody else was faster: "mine", "theirs", or "" to go on editing. If it was deleted, `theirs` has
+ *  no bytes. */
 export function conflict(mine, theirs) {
   const side = (title, body) => el("div", {}, el("h4", {}, title), body);
   const gone = el("p", { className: "muted" }, "The key was deleted.");
   const now = theirs.bytes === null ? "There now: nothing" : `There now, at ${theirs.position}`;
-  const sides = el("div", { className: "sides" },
-    side("Yours, not saved", screen(mine)), side(now, theirs.bytes === null ? gone : screen(theirs.bytes)));
+  const sides = el(
+    "div",
+    { className: "sides" },
+    side("Yours, not saved", screen(mine)),
+    side(now, theirs.bytes === null ? gone : screen(theirs.bytes)),
+  );
   const said = el("p", {}, "Somebody changed this key after you had opened it. Nothing was overwritten.");
-  return choose("Two people changed this key", [said, sides], [
-    ["", "Go on editing"],
-    ["theirs", "Keep what is there"],
-    ["mine", "Replace it with yours", "danger"],
-  ]);
+  return choose(
+    "Two people changed this key",
+    [said, sides],
+    [
+      ["", "Go on editing"],
+      ["theirs", "Keep what is there"],
+      ["mine", "Replace it with yours", "danger"],
+    ],
+  );
 }
 
 let asking = null;
@@ -55,8 +69,14 @@ export function askForToken(wasRefused) {
 function tokenDialog(wasRefused) {
   const input = el("input", { type: "password", id: "token", autocomplete: "off", className: "mono", required: true });
   const said = wasRefused ? "The node refused this token." : "This node wants a token. It is kept for this tab alone.";
-  const form = el("form", {}, el("p", {}, said), el("label", { htmlFor: "token" }, "Token"), input,
-    el("div", { className: "row answers" }, el("button", { type: "submit" }, "Use it")));
+  const form = el(
+    "form",
+    {},
+    el("p", {}, said),
+    el("label", { htmlFor: "token" }, "Token"),
+    input,
+    el("div", { className: "row answers" }, el("button", { type: "submit" }, "Use it")),
+  );
   const dialog = el("dialog", { ariaLabel: "Token" }, el("h3", {}, "Token"), form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();

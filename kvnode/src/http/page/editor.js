@@ -34,14 +34,18 @@ export function editor(entry, { load, done }) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     if (event.key === "Escape") leave(parts);
   });
-  const isChanged = () => !form.isConnected ? false : !isSame(parts);
+  const isChanged = () => (!form.isConnected ? false : !isSame(parts));
   return { form, focus: () => area.focus(), isChanged };
 }
 
 function buttons(parts) {
   const cancel = el("button", { type: "button", className: "quiet" }, "Cancel");
   cancel.addEventListener("click", () => parts.done(""));
-  const save = el("button", { type: "submit", className: "primary" }, parts.state.base.bytes === null ? "Save new key" : "Save");
+  const save = el(
+    "button",
+    { type: "submit", className: "primary" },
+    parts.state.base.bytes === null ? "Save new key" : "Save",
+  );
   return el("div", { className: "row" }, save, cancel, el("span", { className: "muted small" }, "Ctrl+Enter saves"));
 }
 
@@ -80,10 +84,18 @@ function hexBox(parts) {
 }
 
 function expiryFields(entry) {
-  const choices = [["never", "never"], ["after", "after"]];
+  const choices = [
+    ["never", "never"],
+    ["after", "after"],
+  ];
   if (entry.expiresAt !== null) choices.unshift(["keep", "as now"]);
   const select = el("select", { id: "edit-expiry" }, ...choices.map(([value, text]) => el("option", { value }, text)));
-  const time = el("input", { type: "text", className: "mono short", placeholder: "90s", ariaLabel: "Time until it expires, such as 90s, 5m, 2h or 1d" });
+  const time = el("input", {
+    type: "text",
+    className: "mono short",
+    placeholder: "90s",
+    ariaLabel: "Time until it expires, such as 90s, 5m, 2h or 1d",
+  });
   time.hidden = true;
   select.addEventListener("change", () => {
     time.hidden = select.value !== "after";
@@ -98,7 +110,10 @@ function ttlQuery(parts) {
   if (expiry.value === "never") return "";
   const ms = expiry.value === "after" ? parseDuration(time.value) : state.base.expiresAt - Date.now();
   if (ms !== null && ms > 0) return `&ttl=${Math.round(ms)}ms`;
-  say(parts, ms === null ? "A time is a number and ms, s, m, h or d: 90s." : "It has expired meanwhile. Choose another time.");
+  say(
+    parts,
+    ms === null ? "A time is a number and ms, s, m, h or d: 90s." : "It has expired meanwhile. Choose another time.",
+  );
   return null;
 }
 

@@ -9,6 +9,8 @@ import { view } from "./value.js";
 import { el, key as keyShown } from "./visible.js";
 
 const panel = document.getElementById("entry");
+/** Most bytes that a text field is given to edit; more of it would make the page slow. */
+const MOST_EDITED = 256 << 10;
 let whenChanged = () => {};
 let current = null;
 let editing = null;
@@ -26,10 +28,14 @@ export function start(changed) {
 
 /** Opens a key of any shard. */
 export async function open(key) {
-  if (editing?.isChanged() && !(await confirm("Leave without saving?", [el("p", {}, "What you typed will be lost.")], "Leave"))) {
+  if (
+    editing?.isChanged() &&
+    !(await confirm("Leave without saving?", [el("p", {}, "What you typed will be lost.")], "Leave"))
+  ) {
     return;
   }
-  history.replaceState(null, "", `#key=${escape(key)}`);
+  const hash = `#key=${escape(key)}`;
+  if (location.hash !== hash) history.pushState(null, "", hash);
   await reopen(key, "");
   panel.focus({ preventScroll: true });
   panel.scrollIntoView({ block: "nearest" });
@@ -90,7 +96,10 @@ function facts({ key, where, entry }) {
   const list = el("dl", { className: "facts" });
   const add = (name, ...content) => list.append(el("div", {}, el("dt", {}, name), el("dd", {}, ...content)));
   if (entry?.bytes) {
-    add("Size", many(entry.bytes.length, "byte") + (entry.bytes.length < 1_024 ? "" : ` (${size(entry.bytes.length)})`));
+    add(
+      "Size",
+      many(entry.bytes.length, "byte") + (entry.bytes.length < 1_024 ? "" : ` (${size(entry.bytes.length)})`),
+    );
     add("Version", el("span", { className: "mono" }, entry.position));
     add("Expires", el("span", { id: "ttl" }, expiry(entry)));
   }
@@ -105,12 +114,15 @@ function why(key, where) {
   const text = toText(key) ?? "";
   const tag = /\{([^}]+)\}/.exec(text.slice(Math.max(0, text.indexOf("{"))));
   const isTagged = tag !== null && text.indexOf("{") === text.indexOf(tag[0]);
-  const hashed = isTagged ? el("span", { className: "mono" }, keyShown(fromText(tag[1])), " (the part in braces)") : "the whole key";
-  const content = el("span", {}, "the hash of ", hashed, ` gives slot ${count(where.slot)}, which is ${where.shard}’s`);
-  return content;
+  const hashed = isTagged
+    ? el("span", { className: "mono" }, keyShown(fromText(tag[1])), " (the part in braces)")
+    : "the whole key";
+  const slot = ` gives slot ${count(where.slot)}, which is ${where.shard}’s`;
+  return el("span", {}, "the hash of ", hashed, slot);
 }
 
-const expiry = (entry) => (entry.expiresAt === null ? "never" : `in ${duration(Math.max(0, entry.expiresAt - Date.now()))}`);
+const expiry = (entry) =>
+  entry.expiresAt === null ? "never" : `in ${duration(Math.max(0, entry.expiresAt - Date.now()))}`;
 
 function tick() {
   const node = document.getElementById("ttl");
@@ -122,21 +134,31 @@ function tick() {
 const page = (address, key) => `${location.protocol}//${address}/#key=${escape(key)}`;
 
 function elsewhere(key, where) {
-  return el("p", { className: "notice" }, `This key belongs to ${where.shard}, another shard than this node’s. `,
-    el("a", { href: page(where.primary, key), id: "owner" }, `Open it at ${where.primary}`));
+  return el(
+    "p",
+    { className: "notice" },
+    `This key belongs to ${where.shard}, another shard than this node’s. `,
+    el("a", { href: page(where.primary, key), id: "owner" }, `Open it at ${where.primary}`),
+  );
 }
 
 function readOnly(key, where) {
-  return el("p", { className: "notice" }, "Read-only: this node is a replica. ",
-    el("a", { href: page(where.primary, key), id: "owner" }, `Change it at the primary, ${where.primary}`));
+  return el(
+    "p",
+    { className: "notice" },
+    "Read-only: this node is a replica. ",
+    el("a", { href: page(where.primary, key), id: "owner" }, `Change it at the primary, ${where.primary}`),
+  );
 }
 
-function actions({ key, where }) {
+function actions({ key, where, entry }) {
   const reload = el("button", { type: "button" }, "Reload");
   reload.addEventListener("click", () => reopen(key, ""));
   const row = el("div", { className: "row actions" });
   if (where.this_node === "primary") {
-    const change = el("button", { type: "button", className: "primary" }, "Edit");
+    const isLarge = entry.bytes.length > MOST_EDITED;
+    const text = isLarge ? "Too large to edit here" : "Edit";
+    const change = el("button", { type: "button", className: "primary", disabled: isLarge }, text);
     const remove = el("button", { type: "button", className: "danger" }, "Delete");
     change.addEventListener("click", edit);
     remove.addEventListener("click", () => deleteEntry(remove));
@@ -169,6 +191,9 @@ async function deleteEntry(button) {
     await finished(key, "Deleted.");
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    await finished(key, error.status === 412 ? "Not deleted: it was changed meanwhile. This is what is there now." : error.message);
+    await finished(
+      key,
+      error.status === 412 ? "Not deleted: it was changed meanwhile. This is what is there now." : error.message,
+    );
   }
 }

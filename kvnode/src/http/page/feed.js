@@ -1,8 +1,8 @@
 // The live feed: changes of this shard as they happen, newest first.
 //
 // It keeps the newest changes only, draws at most five times a second, and takes the stream up again behind the last
-// event it saw, so that a broken connection or a restart of the node loses nothing. While the page is hidden it asks for
-// nothing. More changes than a person could read pause it.
+// event it saw, so that a broken connection or a restart of the node loses nothing. While the page is hidden it asks
+// for nothing. More changes than a person could read pause it.
 
 import { Refused, stream } from "./ask.js";
 import { escape, field, fromText } from "./bytes.js";
@@ -22,7 +22,7 @@ let last = null;
 let prefix = new Uint8Array();
 let stop = null;
 let isPaused = false;
-/** Changes that are not drawn yet, and how many came in this second. */
+/** Changes that are not drawn yet, cut to what is shown of them, and how many came in this second. */
 let waiting = [];
 let drawing = 0;
 let second = { at: 0, changes: 0 };
@@ -44,7 +44,7 @@ export function start(openKey) {
     if (document.hidden) stop?.abort();
     else if (!isPaused) run();
   });
-  run();
+  if (!document.hidden) run();
 }
 
 function pause(text) {
@@ -100,7 +100,7 @@ function take(event) {
   if (event.type === "log_truncated") return forgetWhere();
   if (event.id !== null) last = event.id;
   if (!(event.type in SIGNS)) return;
-  waiting.push(event);
+  waiting.push(cut(event));
   if (waiting.length > MOST) waiting.shift();
   countIn();
   drawSoon();
@@ -127,24 +127,31 @@ function drawSoon() {
   }, DRAW_EVERY);
 }
 
-function line(event) {
-  if (event.gap) return el("li", { className: "gap" }, event.gap);
-  const data = JSON.parse(event.data);
-  const bytes = field(data, "key");
-  const button = el("button", { type: "button", className: "link mono" }, key(bytes));
-  button.addEventListener("click", () => open(bytes));
-  return el("li", { className: event.type },
-    el("time", {}, clock(data.time_ms)),
-    el("span", { className: "kind" }, SIGNS[event.type]),
-    button,
-    el("span", { className: "mono what" }, what(event, data)),
-    el("span", { className: "mono muted position" }, event.id));
+/** What is shown of an event: values may be large, and are not kept. */
+function cut({ type, id, data: text }) {
+  const data = JSON.parse(text);
+  return { type, id, time: data.time_ms, bytes: field(data, "key"), what: what(type, data) };
 }
 
-function what(event, data) {
-  if (event.type === "put") return preview(field(data, "value"), PREVIEW_BYTES);
-  if (event.type === "delete") return data.by_expiry ? "expired" : "";
+function what(type, data) {
+  if (type === "put") return preview(field(data, "value"), PREVIEW_BYTES);
+  if (type === "delete") return data.by_expiry ? "expired" : "";
   return data.expires_at_ms === null ? "no longer expires" : `expires at ${clock(data.expires_at_ms)}`;
+}
+
+function line({ gap, type, id, time, bytes, what }) {
+  if (gap) return el("li", { className: "gap" }, gap);
+  const button = el("button", { type: "button", className: "link mono" }, key(bytes));
+  button.addEventListener("click", () => open(bytes));
+  return el(
+    "li",
+    { className: type },
+    el("time", {}, clock(time)),
+    el("span", { className: "kind" }, SIGNS[type]),
+    button,
+    el("span", { className: "mono what" }, what),
+    el("span", { className: "mono muted position" }, id),
+  );
 }
 
 /** Says it once: a status that is written again is read aloud again. */

@@ -6,7 +6,15 @@ import { json, Refused } from "./ask.js";
 
 const MOST = 600;
 const NAMES = [
-  "reads", "writes", "read_p50_us", "read_p99_us", "write_p50_us", "write_p99_us", "lag_ms", "log_bytes", "lmdb_bytes",
+  "reads",
+  "writes",
+  "read_p50_us",
+  "read_p99_us",
+  "write_p50_us",
+  "write_p99_us",
+  "lag_ms",
+  "log_bytes",
+  "lmdb_bytes",
   "memory_bytes",
 ];
 

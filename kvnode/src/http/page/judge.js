@@ -37,7 +37,8 @@ function mapWarning(node, here) {
   const other = node.map_version;
   if (other === undefined || other === here) return [];
   const [mine, theirs] = [here, other].map((identity) => Number(identity.split("-")[0]));
-  if (mine === theirs) return [`Map conflict: ${node.address} has another map of the same version (${other}, here ${here})`];
+  if (mine === theirs)
+    return [`Map conflict: ${node.address} has another map of the same version (${other}, here ${here})`];
   return [`${node.address} has ${theirs > mine ? "a newer" : "an older"} map (${other}, here ${here})`];
 }
 

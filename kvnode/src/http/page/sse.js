@@ -3,7 +3,8 @@
 // The browser's own reader of such streams can carry no token, so the few rules of the format stand here: fields in
 // lines, and an empty line that ends an event.
 
-/** The events of an answer, in the order in which they come: type, id, data. Ends when the body does. */
+/** The events of an answer in their order (type, id, data), as lists of those that came together. Ends when the body
+ *  does. */
 export async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -11,9 +12,11 @@ export async function* events(answer) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      const blocks = (rest + value).split("\n\n");
+      rest += value;
+      // A long event comes in many pieces, and only its end has line breaks.
+      if (!value.includes("\n")) continue;
+      const blocks = rest.split("\n\n");
       rest = blocks.pop();
-      // All that came together, so that the reader decides how much of it to look at.
       yield blocks.map(parse);
     }
   } finally {

@@ -23,7 +23,11 @@ export function duration(ms) {
   if (ms == null) return NONE;
   if (ms < 1_000) return `${Math.round(ms)} ms`;
   if (ms < 60_000) return `${ms < 10_000 ? (ms / 1_000).toFixed(1) : Math.floor(ms / 1_000)} s`;
-  const pairs = [["d", "h"], ["h", "m"], ["m", "s"]];
+  const pairs = [
+    ["d", "h"],
+    ["h", "m"],
+    ["m", "s"],
+  ];
   const [large, small] = pairs.find(([unit]) => ms >= UNITS[unit]);
   return `${Math.floor(ms / UNITS[large])} ${large} ${Math.floor((ms % UNITS[large]) / UNITS[small])} ${small}`;
 }

@@ -33,17 +33,23 @@ function content(name, bytes, json) {
   const part = bytes.subarray(0, name === "Hex" ? MOST_SHOWN / 16 : MOST_SHOWN);
   if (name === "JSON") return [shown(new TextEncoder().encode(json))];
   const left = bytes.length - part.length;
-  const more = left ? el("span", { className: "muted" }, `\n… ${count(left)} of ${size(bytes.length)} are not shown`) : "";
+  const more = left
+    ? el("span", { className: "muted" }, `\n… ${count(left)} of ${size(bytes.length)} are not shown`)
+    : "";
   return [name === "Hex" ? dump(part) : shown(part), more];
 }
 
 /** Place, bytes in hex, and what of them is ASCII. */
 function dump(bytes) {
-  return toHex(bytes).split("\n").map((line, row) => {
-    const chars = Array.from(bytes.subarray(row * 16, row * 16 + 16), (byte) =>
-      byte > 0x20 && byte < 0x7f ? String.fromCharCode(byte) : "·");
-    return `${(row * 16).toString(16).padStart(6, "0")}  ${line.padEnd(47)}  ${chars.join("")}`;
-  }).join("\n");
+  return toHex(bytes)
+    .split("\n")
+    .map((line, row) => {
+      const chars = Array.from(bytes.subarray(row * 16, row * 16 + 16), (byte) =>
+        byte > 0x20 && byte < 0x7f ? String.fromCharCode(byte) : "·",
+      );
+      return `${(row * 16).toString(16).padStart(6, "0")}  ${line.padEnd(47)}  ${chars.join("")}`;
+    })
+    .join("\n");
 }
 
 /** JSON with a line for each member, or null if it is none or too long. Its tokens stay as they are: a number is not

@@ -68,7 +68,7 @@ function pieces(bytes) {
   if (whole !== null) return [whole];
   const found = [];
   let text = "";
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const length = lengthOf(bytes[at]);
     const char = length && at + length <= bytes.length ? toText(bytes.subarray(at, at + length)) : null;
     if (char !== null) {
