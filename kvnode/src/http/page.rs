@@ -32,6 +32,7 @@ const INDEX: File = File("", HTML, include_str!("page/index.html"));
 
 const FILES: &[File] = &[
     File("ask.js", SCRIPT, include_str!("page/ask.js")),
+    File("axes.js", SCRIPT, include_str!("page/axes.js")),
     File("base.css", STYLE, include_str!("page/base.css")),
     File("browse.js", SCRIPT, include_str!("page/browse.js")),
     File("bytes.js", SCRIPT, include_str!("page/bytes.js")),

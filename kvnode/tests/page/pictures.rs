@@ -44,6 +44,9 @@ async fn pictures() {
     let tab = Tab::new(&browser, "");
     tab.open(&page_of_key(&node.address, &key)).await;
     load(&cluster, node).await;
+    tab.click("#search [type=submit]").await;
+    tab.until_shown("#key-list", "session:").await;
+    tab.value("document.activeElement.blur()");
     for (look, name) in [(Look::Desktop, "page.png"), (Look::Phone, "page-phone.png")] {
         tab.look(look);
         tab.until_shown("#entry .value", "ada@example.org").await;
@@ -61,7 +64,7 @@ async fn store(cluster: &Cluster, key: &str, value: String, query: &str) {
     assert_eq!(cluster.primary(shard).send(put).await.status, 204);
 }
 
-/// Reads and writes as a small shop would.
+/// Reads and writes as a small shop would: sessions that expire, counters that are read more than written.
 async fn load(cluster: &Cluster, node: &Node) {
     let until = Instant::now() + LOAD_FOR;
     let mut random = fastrand::Rng::with_seed(7);
@@ -71,7 +74,7 @@ async fn load(cluster: &Cluster, node: &Node) {
         store(
             cluster,
             &session,
-            format!(r#"{{"user":{number}}}"#),
+            format!(r#"{{"user":{number},"seen":"{}"}}"#, "x".repeat(200)),
             "?ttl=20m",
         )
         .await;

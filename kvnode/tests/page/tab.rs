@@ -67,6 +67,7 @@ impl<'a> Tab<'a> {
 
     /// The page from its head down, as base64 of a PNG.
     pub(crate) fn picture(&self) -> String {
+        self.value("scrollTo({ top: 0, behavior: 'instant' })");
         let size =
             "Math.min(document.documentElement.scrollHeight, innerWidth < 500 ? 1600 : 1500)";
         let (width, height) = (self.value("innerWidth"), self.value(size));

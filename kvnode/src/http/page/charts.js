@@ -3,53 +3,21 @@
 // The lines of a chart differ in colour and in dashes. The pointer over one chart shows the figures of that moment in
 // all of them; without it they are the newest.
 
+import { clockTimes, lastMinutes, linear, logarithmic } from "./axes.js";
 import { fetchHistory } from "./history.js";
 import { count, duration, micros, size } from "./units.js";
 import { el } from "./visible.js";
 
-const LEAST_SECONDS = 60;
-const MOST_SECONDS = 600;
 const HEIGHT = 132;
-/** `least` is how far up a chart reaches at least, so that noise does not look like much. */
+const TIMES = logarithmic(10, 1_000);
+const BYTES = linear(1 << 20, 2);
 const CHARTS = [
-  {
-    title: "Ops a second",
-    unit: count,
-    least: 10,
-    lines: [
-      ["reads", "reads"],
-      ["writes", "writes"],
-    ],
-  },
-  {
-    title: "Time of a read",
-    unit: micros,
-    least: 100,
-    lines: [
-      ["read_p50_us", "p50"],
-      ["read_p99_us", "p99"],
-    ],
-  },
-  {
-    title: "Time of a write",
-    unit: micros,
-    least: 100,
-    lines: [
-      ["write_p50_us", "p50"],
-      ["write_p99_us", "p99"],
-    ],
-  },
-  { title: "Lag behind the primary", unit: duration, least: 300, lines: [["lag_ms", "lag"]] },
-  {
-    title: "On disk",
-    unit: size,
-    least: 1 << 20,
-    lines: [
-      ["log_bytes", "log"],
-      ["lmdb_bytes", "LMDB"],
-    ],
-  },
-  { title: "Memory", unit: size, least: 1 << 20, lines: [["memory_bytes", "resident"]] },
+  chart("Ops a second", count, linear(10), { reads: "reads", writes: "writes" }),
+  chart("Time of a read", micros, TIMES, { read_p50_us: "p50", read_p99_us: "p99" }),
+  chart("Time of a write", micros, TIMES, { write_p50_us: "p50", write_p99_us: "p99" }),
+  chart("Lag behind the primary", duration, linear(300), { lag_ms: "lag" }),
+  chart("On disk", size, BYTES, { log_bytes: "log", lmdb_bytes: "LMDB" }),
+  chart("Memory", size, BYTES, { memory_bytes: "resident" }),
 ];
 
 const grid = document.getElementById("chart-grid");
@@ -71,6 +39,11 @@ export async function refresh() {
   for (const chart of charts) draw(chart, history);
 }
 
+/** `lines` names the columns to draw, and what to call them. */
+function chart(title, unit, across, lines) {
+  return { title, unit, across, lines: Object.entries(lines) };
+}
+
 function make(spec) {
   const figures = spec.lines.map(() => el("b", {}, "–"));
   const names = spec.lines.map(([, name], index) =>
@@ -79,10 +52,10 @@ function make(spec) {
   const canvas = el("div", { className: "canvas", ariaHidden: "true" });
   const caption = el("figcaption", {}, el("span", { className: "title" }, spec.title), ...names);
   grid.append(el("figure", { className: "card chart" }, caption, canvas));
-  const chart = { spec, figures, canvas, data: null };
-  chart.plot = plot(chart);
-  new ResizeObserver(() => chart.plot.setSize({ width: canvas.clientWidth, height: HEIGHT })).observe(canvas);
-  return chart;
+  const made = { spec, figures, canvas, data: null };
+  made.plot = plot(made);
+  new ResizeObserver(() => made.plot.setSize({ width: canvas.clientWidth, height: HEIGHT })).observe(canvas);
+  return made;
 }
 
 function plot(chart) {
@@ -93,20 +66,19 @@ function plot(chart) {
   const options = {
     width: chart.canvas.clientWidth || 300,
     height: HEIGHT,
+    padding: [10, 10, 0, 0],
     legend: { show: false },
     cursor: { sync: { key: "kv" }, y: false, drag: { x: false, y: false }, points: { size: 6 } },
-    scales: {
-      x: { range: window10 },
-      y: { range: (_, __, most) => [0, Math.max(chart.spec.least, (most ?? 0) * 1.15)] },
-    },
+    scales: { x: { range: lastMinutes }, y: chart.spec.across.scale },
     axes: [
-      { ...axis, font, size: 22, space: 80, values: (_, times) => times.map(clockTime) },
+      { ...axis, font, size: 22, space: 80, values: (_, times) => clockTimes(times) },
       {
         ...axis,
         font,
         size: 62,
         space: 32,
-        splits,
+        splits: chart.spec.across.lines,
+        filter: (_, numbers) => numbers,
         values: (_, numbers) => numbers.map((number) => (number === 0 ? "0" : chart.spec.unit(number))),
       },
     ],
@@ -124,26 +96,6 @@ function plot(chart) {
   };
   return new globalThis.uPlot(options, chart.data ?? [[], ...chart.spec.lines.map(() => [])], chart.canvas);
 }
-
-/** Up to the newest sample: all there is, but a minute at least, so that a young node has no points but lines. */
-function window10(drawn) {
-  const newest = drawn.data[0].at(-1) ?? Date.now() / 1_000;
-  const known = newest - (drawn.data[0][0] ?? newest);
-  return [newest - Math.min(MOST_SECONDS, Math.max(LEAST_SECONDS, known)), newest];
-}
-
-/** Three lines across, at figures that are round in what is shown. */
-function splits(drawn, _, low, high) {
-  const third = (high - low) / 3;
-  const base = third >= 1_024 && drawn.axes[1].values(drawn, [1_024])[0].includes("KiB") ? 2 : 10;
-  const power = base ** Math.floor(Math.log(third) / Math.log(base));
-  const step = base === 2 ? power : [1, 2, 5, 10].map((n) => n * power).find((n) => n >= third);
-  const found = [];
-  for (let at = 0; at <= high && found.length < 8; at += step) found.push(at);
-  return found;
-}
-
-const clockTime = (seconds) => new Date(seconds * 1_000).toLocaleTimeString("en-GB").slice(0, 5);
 
 function draw(chart, history) {
   chart.data = [history.seconds, ...chart.spec.lines.map(([name]) => history[name])];

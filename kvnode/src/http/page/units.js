@@ -35,8 +35,8 @@ export function duration(ms) {
 /** Microseconds, as µs, ms or s. */
 export function micros(us) {
   if (us == null) return NONE;
-  if (us < 1_000) return `${us < 10 ? us.toFixed(1) : Math.round(us)} µs`;
-  return us < 10_000 ? `${(us / 1_000).toFixed(1)} ms` : duration(us / 1_000);
+  if (us < 1_000) return `${us < 10 ? Number(us.toFixed(1)) : Math.round(us)} µs`;
+  return us < 10_000 ? `${Number((us / 1_000).toFixed(1))} ms` : duration(us / 1_000);
 }
 
 /** A time of day. */
