@@ -82,10 +82,10 @@ async fn an_entry_is_made_changed_given_a_time_and_deleted() {
     );
 
     tab.click_text("#entry .actions button", "Delete").await;
-    tab.click_text("dialog button", "Cancel").await;
+    tab.click_text("dialog[open] button", "Cancel").await;
     assert!(node.get("mine").await.is_some());
     tab.click_text("#entry .actions button", "Delete").await;
-    tab.click_text("dialog button", "Delete").await;
+    tab.click_text("dialog[open] button", "Delete").await;
     tab.until_shown("#entry .said", "Deleted").await;
     assert_eq!(node.get("mine").await, None);
     tab.until_shown("#found", "no keys").await;
@@ -120,13 +120,13 @@ async fn two_people_do_not_overwrite_each_other() {
     assert_eq!(stored(node, "shared").await.as_deref(), Some("by one"));
     other.click("#entry .editor [type=submit]").await;
     other
-        .click_text("dialog button", "Replace it with yours")
+        .click_text("dialog[open] button", "Replace it with yours")
         .await;
     other.until_shown("#entry .said", "Saved").await;
     assert_eq!(stored(node, "shared").await.as_deref(), Some("by other"));
 
     edit(&one, "late").await;
-    one.click_text("dialog button", "Keep what is there").await;
+    one.click_text("dialog[open] button", "Keep what is there").await;
     one.until_shown("#entry .value", "by other").await;
     assert_eq!(stored(node, "shared").await.as_deref(), Some("by other"));
     for tab in [&one, &other] {
@@ -148,7 +148,7 @@ async fn what_was_deleted_or_made_meanwhile_is_a_conflict_too() {
     assert_eq!(node.ask("DELETE", "/kv/gone").await.status, 204);
     save(&tab, "mine").await;
     tab.until_shown("dialog", "The key was deleted").await;
-    tab.click_text("dialog button", "Replace it with yours")
+    tab.click_text("dialog[open] button", "Replace it with yours")
         .await;
     tab.until_shown("#entry .said", "Saved").await;
     assert_eq!(stored(node, "gone").await.as_deref(), Some("mine"));
@@ -156,7 +156,7 @@ async fn what_was_deleted_or_made_meanwhile_is_a_conflict_too() {
     // Deleting what has changed since it was shown.
     node.put("gone", "newer").await;
     tab.click_text("#entry .actions button", "Delete").await;
-    tab.click_text("dialog button", "Delete").await;
+    tab.click_text("dialog[open] button", "Delete").await;
     tab.until_shown("#entry .said", "Not deleted").await;
     tab.until_shown("#entry .value", "newer").await;
     assert_eq!(stored(node, "gone").await.as_deref(), Some("newer"));

@@ -75,7 +75,7 @@ async fn the_keyboard_alone_is_enough() {
         .await;
     assert!(node.get("b").await.is_some(), "Escape does not delete");
     tab.press("Enter", 0);
-    tab_to(&tab, "dialog .danger");
+    tab_to(&tab, "dialog[open] .danger");
     tab.press("Enter", 0);
     tab.until_shown("#entry .said", "Deleted").await;
     assert_eq!(node.get("b").await, None);
