@@ -126,7 +126,8 @@ async fn two_people_do_not_overwrite_each_other() {
     assert_eq!(stored(node, "shared").await.as_deref(), Some("by other"));
 
     edit(&one, "late").await;
-    one.click_text("dialog[open] button", "Keep what is there").await;
+    one.click_text("dialog[open] button", "Keep what is there")
+        .await;
     one.until_shown("#entry .value", "by other").await;
     assert_eq!(stored(node, "shared").await.as_deref(), Some("by other"));
     for tab in [&one, &other] {

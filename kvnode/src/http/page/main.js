@@ -18,9 +18,10 @@ let lostAt = 0;
 let isDeclined = false;
 
 onHeard((isThere) => {
-  if (isThere) lostAt = 0;
-  else lostAt ||= Date.now();
+  const isBack = isThere && lostAt !== 0;
+  lostAt = isThere ? 0 : lostAt || Date.now();
   showLost();
+  if (isBack) browse.again();
 });
 
 function showLost() {
