@@ -4,8 +4,8 @@
 //! checked and synced what it copied. Where writes are fast and little log is kept it would be gone by then, and the
 //! replica would copy again and again.
 //!
-//! Kept until the replica has synced what was durable when it first asked, for a minute at most, and within the limit
-//! that the copy had.
+//! Kept until the replica has synced what was durable when it first asked, until it has not come for a minute, and within the
+//! limit that the copy had.
 
 use std::{
     collections::HashMap,
@@ -40,7 +40,7 @@ impl KeptLog {
 
     /// A replica has copied all up to `copied`.
     pub fn keep(&self, replica: Address, hold: Hold, copied: Seq) {
-        hold.advance(copied);
+        hold.set_aside(copied);
         let kept = Kept {
             hold,
             copied,
@@ -65,6 +65,8 @@ impl KeptLog {
         if after >= *kept.level_at.get_or_insert(durable) {
             all.remove(replica);
         } else {
+            // It is on its way, however long that takes.
+            kept.since = Instant::now();
             kept.hold.advance(after);
         }
     }
@@ -167,6 +169,19 @@ mod tests {
         write(&storage).await;
         assert!(!reaches_back_to(&storage, copied), "it was level");
         assert_eq!(storage.log.stats().holds, 0);
+    }
+
+    /// Replicas whose copies had come damaged, and which waited before they tried again, kept the others from copying.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_kept_takes_no_place_of_those_who_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let (storage, _threads) = primary(dir.path()).await;
+        for nth in 0..20 {
+            let hold = storage.log.hold(0, LIMIT).unwrap();
+            let replica = format!("b:{}", nth + 1).parse().unwrap();
+            storage.kept_log.keep(replica, hold, 0);
+        }
+        assert_eq!(storage.log.stats().holds, 20);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use super::{
     state::{Held, Shared, State},
 };
 
-/// Holds at once: each may cost its limit on disk, and serves a reader that wants the whole shard.
+/// Readers with a hold at once: each may cost its limit on disk, and serves a reader that wants the whole shard.
 const MOST_HOLDS: usize = 4;
 
 /// Keeps the frames after a seq in the log for as long as it lives, unless they come to more than its limit.
@@ -25,7 +25,8 @@ impl Hold {
     pub(super) fn new(shared: Arc<Shared>, after: Seq, limit_bytes: u64) -> Option<Self> {
         let id = {
             let holds = &mut shared.state().holds;
-            if holds.len() >= MOST_HOLDS {
+            let readers = holds.values().filter(|held| held.is_read_by);
+            if readers.count() >= MOST_HOLDS {
                 return None;
             }
             let id = holds.last_key_value().map_or(0, |(newest, _)| newest + 1);
@@ -33,11 +34,20 @@ impl Hold {
                 after,
                 limit_bytes,
                 lapsed: false,
+                is_read_by: true,
             };
             holds.insert(id, held);
             id
         };
         Some(Self { shared, id })
+    }
+
+    /// Nobody reads by it any more, and what follows `seq` is kept on: another may read instead.
+    pub fn set_aside(&self, seq: Seq) {
+        if let Some(held) = self.shared.state().holds.get_mut(&self.id) {
+            held.is_read_by = false;
+        }
+        self.advance(seq);
     }
 
     /// Frames up to `seq` are wanted no longer.

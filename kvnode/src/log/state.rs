@@ -115,6 +115,8 @@ pub(super) struct Held {
     pub(super) limit_bytes: u64,
     /// It has cost more than its limit once; frames it wanted may be gone.
     pub(super) lapsed: bool,
+    /// Somebody reads by it now; there may be only so many.
+    pub(super) is_read_by: bool,
 }
 
 impl Shared {

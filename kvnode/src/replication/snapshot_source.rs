@@ -5,7 +5,10 @@
 //! while the stream runs, up to a limit. Runs on a thread of its own and is throttled by a short queue; a receiver
 //! that takes nothing for a while is given up.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use kvclient::{
@@ -98,6 +101,7 @@ pub fn stream(
     clock: &Arc<ShardClock>,
     copied: Copied,
 ) -> Result<mpsc::Receiver<Result<Bytes, Broken>>, NotBegun> {
+    storage.kept_log.expire(Instant::now());
     if let Some(replica) = &copied.replica {
         storage.kept_log.forget(replica);
     }
