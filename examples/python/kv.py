@@ -344,7 +344,8 @@ class _TooLarge(_Broken):
 
 
 def _raw(data: Bytes) -> bytes:
-    return data.encode() if isinstance(data, str) else bytes(data)
+    # Of a number bytes() would make as many zero bytes.
+    return data.encode() if isinstance(data, str) else bytes(memoryview(data))
 
 
 def _key(key: Bytes) -> bytes:
@@ -492,6 +493,10 @@ class Client:
         self.timeout, self.attempt_timeout = min(timeout, MAX_TIMEOUT), attempt_timeout
         self.session = session or Session()
         self._wire = _Wire(token, context)
+        nodes = list(nodes)
+        for node in nodes:
+            if "://" in node and not node.startswith(self._wire.scheme):
+                raise ValueError(f"{node}: this client speaks {self._wire.scheme}; for https give it a context")
         self._state = _State(self._wire, [node.split("://")[-1].rstrip("/") for node in nodes])
         self._state.refresh(self.timeout, must=True)
 
@@ -1038,6 +1043,8 @@ class Watch:
             node = state.node_for(shape)
             try:
                 for position, change in self._events(node, idx, at, began):
+                    if self._closed.is_set():
+                        return
                     at, pause = position, FIRST_PAUSE
                     self._put((idx, position, change))
             except (_NotSent, _Broken, OSError, http.client.HTTPException, ValueError, KeyError, AttributeError):

@@ -548,6 +548,23 @@ class WithCluster(unittest.TestCase):
             self.assertIsNotNone(self.kv.delete(key))
             self.assertIsNone(self.kv.get(key))
 
+    def test_a_number_is_no_value(self) -> None:
+        """It was stored as so many zero bytes, and told as done."""
+        key = self.key(0)
+        for number in (5, 1.5, None):
+            with self.assertRaises(TypeError):
+                self.kv.put(key, number)  # type: ignore[arg-type]
+        self.assertIsNone(self.kv.get(key))
+        self.kv.put(key, bytearray(b"a"))
+        self.kv.put(key, memoryview(b"ab"))
+        self.assertEqual(self.kv.get(key), b"ab")
+
+    def test_an_address_for_tls_is_not_asked_in_clear(self) -> None:
+        node = self.cluster.nodes[0]
+        with self.assertRaisesRegex(ValueError, "speaks http"):
+            Client([f"https://{node}"], token="secret")
+        Client([f"http://{node}"]).close()
+
     def test_keys_with_every_byte(self) -> None:
         keys = [bytes([byte]) for byte in range(256)] + [b"..", b"a/../b", b"//", b"a//b/", b"%41", b"a b+c?d&e=f#g",
                                                          "\u00e9\u9375".encode(), os.urandom(511), b"\xff" * 511]

@@ -120,3 +120,27 @@ async fn what_a_text_field_would_change_is_edited_as_hex_and_stays_the_same() {
     }
     tab.assert_no_errors();
 }
+
+/// A few kilobytes of brackets became many megabytes of blanks, and the page stood still or showed nothing of the entry.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_nested_deep_is_shown_as_it_is() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let cluster = Cluster::start(Shape::default()).await;
+    let node = cluster.primary(0);
+    let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    node.put("deep", deep).await;
+    node.put("flat", "[[1,2],{}]").await;
+    let tab = Tab::new(&browser, "");
+    tab.open(&page_of_key(&node.address, "flat")).await;
+    tab.until_shown("#entry h3", "flat").await;
+    tab.open(&page_of_key(&node.address, "deep")).await;
+    tab.until_shown("#entry h3", "deep").await;
+    tab.until("document.querySelector('#entry').textContent.includes('[[[[[[[[')")
+        .await;
+    let most = tab.value("document.querySelector('#entry').textContent.length");
+    assert!(most.as_u64() < Some(100_000), "{most}");
+    tab.click_text("#entry .actions button", "Edit").await;
+    tab.until("document.querySelector('#edit-value')").await;
+}

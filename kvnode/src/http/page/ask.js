@@ -20,7 +20,8 @@ export class Refused extends Error {
 
   /** Whether a write may have been applied all the same. */
   get isUnknown() {
-    return this.status === 0 || this.status === 504 || this.headers.get("kv-applied") === "unknown";
+    const applied = this.headers.get("kv-applied");
+    return this.status === 0 || applied === "unknown" || (this.status >= 500 && applied !== "no");
   }
 }
 

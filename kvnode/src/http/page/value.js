@@ -64,21 +64,25 @@ export function pretty(bytes) {
   return indent(text.match(/"(?:[^"\\]|\\.)*"|[[\]{},:]|[^\s"[\]{},:]+/g));
 }
 
+/** What is nested deeper would be mostly blanks, far more of them than the value has bytes. */
+const MOST_NESTED = 64;
+
+/** The tokens with a line for each member; null if they are nested too deep. */
 function indent(tokens) {
   let depth = 0;
   let out = "";
   const newLine = () => "\n" + "  ".repeat(depth);
-  tokens.forEach((token, at) => {
+  for (const [at, token] of tokens.entries()) {
     const isEmpty = "[{".includes(token) && "]}".includes(tokens[at + 1]);
     if ("]}".includes(token)) {
       depth--;
       out += "[{".includes(tokens[at - 1]) ? token : newLine() + token;
     } else if ("[{".includes(token)) {
-      depth++;
+      if (++depth > MOST_NESTED) return null;
       out += isEmpty ? token : token + newLine();
     } else {
       out += token === "," ? token + newLine() : token === ":" ? ": " : token;
     }
-  });
+  }
   return out;
 }
