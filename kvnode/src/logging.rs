@@ -9,10 +9,13 @@ use crate::config::{ConfigError, LogFormat, Settings};
 /// Without `--log-level`: the HTTP library tells what it does at the level of what a node does.
 const DEFAULT_LEVEL: &str = "info,actix_server=warn";
 
+/// Puts another filter in force.
+type Set = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send>;
+
 /// Log lines on standard error, from when it is made until the process ends.
 pub struct Logging {
     level: String,
-    set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send>,
+    set: Set,
 }
 
 impl Logging {
@@ -25,24 +28,23 @@ impl Logging {
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter(level)?)
             .with_writer(std::io::stderr);
-        let set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send> =
-            match settings.log_format.unwrap_or(LogFormat::Text) {
-                LogFormat::Text => {
-                    let lines = lines
-                        .with_target(false)
-                        .with_ansi(std::io::stderr().is_terminal())
-                        .with_filter_reloading();
-                    let handle = lines.reload_handle();
-                    lines.init();
-                    Box::new(move |filter| handle.reload(filter))
-                }
-                LogFormat::Json => {
-                    let lines = lines.json().with_filter_reloading();
-                    let handle = lines.reload_handle();
-                    lines.init();
-                    Box::new(move |filter| handle.reload(filter))
-                }
-            };
+        let set: Set = match settings.log_format.unwrap_or(LogFormat::Text) {
+            LogFormat::Text => {
+                let lines = lines
+                    .with_target(false)
+                    .with_ansi(std::io::stderr().is_terminal())
+                    .with_filter_reloading();
+                let handle = lines.reload_handle();
+                lines.init();
+                Box::new(move |filter| handle.reload(filter))
+            }
+            LogFormat::Json => {
+                let lines = lines.json().with_filter_reloading();
+                let handle = lines.reload_handle();
+                lines.init();
+                Box::new(move |filter| handle.reload(filter))
+            }
+        };
         Ok(Self {
             level: level.to_owned(),
             set,

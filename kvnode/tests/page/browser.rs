@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{PATIENCE, report};
+use crate::support::{PATIENCE, has_chromium, report};
 
 /// Turns the shell's stdin and stdout into the browser's descriptors 3 and 4.
 const START: &str = "exec chromium \"$@\" 3<&0 4>&1 >/dev/null";
@@ -38,7 +38,7 @@ struct Pipe {
 impl Browser {
     /// Starts one, if there is one on this machine.
     pub(crate) fn start() -> Option<Self> {
-        if !is_installed() {
+        if !has_chromium() {
             report::save_skipped("page", "chromium is not installed");
             return None;
         }
@@ -114,15 +114,6 @@ impl Drop for Browser {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn is_installed() -> bool {
-    let asked = Command::new("chromium")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    asked.is_ok_and(|status| status.success())
 }
 
 /// Messages as they come; the thread ends with the pipe.

@@ -10,6 +10,7 @@ pub(crate) mod report;
 pub(crate) mod writers;
 
 use std::{
+    process::{Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -18,6 +19,16 @@ use kvclient::slot::{SLOT_COUNT, Slot};
 
 /// Longest wait for anything. Ordinary waits end within a fraction of it; a loaded machine gets the rest.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether a real browser is there.
+pub(crate) fn has_chromium() -> bool {
+    let asked = Command::new("chromium")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    asked.is_ok_and(|status| status.success())
+}
 
 /// Waits until `check` gives a value. Panics with `reason` if it does not in [`PATIENCE`].
 pub(crate) async fn eventually<T>(reason: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {

@@ -12,6 +12,7 @@ use std::{
 use crate::support::{
     PATIENCE, bar,
     cluster::{Cluster, Node, Shape},
+    has_chromium,
     http::Ask,
     report::{self, Row},
 };
@@ -24,7 +25,7 @@ const SECRET: &str = "the-value-that-no-page-may-read";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn e7_hostile_pages_change_nothing_and_read_nothing() {
-    if !is_installed() {
+    if !has_chromium() {
         report::save_skipped("E7", "chromium is not installed");
         return;
     }
@@ -96,7 +97,7 @@ async fn e7_hostile_pages_change_nothing_and_read_nothing() {
 /// Without guards the same page writes, by images alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn e7_control_without_guards_the_page_writes() {
-    if !is_installed() {
+    if !has_chromium() {
         return;
     }
     let cluster = victim("off=guards").await;
@@ -127,15 +128,6 @@ async fn victim(faults: &'static str) -> Cluster {
 async fn content(node: &Node) -> String {
     let scan = node.send(Ask::new("GET", "/kv?limit=1000")).await;
     format!("{} {}", node.at("durable").await, scan.text())
-}
-
-fn is_installed() -> bool {
-    let asked = Command::new("chromium")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    asked.is_ok_and(|status| status.success())
 }
 
 fn chromium(profile: &tempfile::TempDir) -> Command {
