@@ -151,7 +151,7 @@ pub enum Change {
 /// # From where
 ///
 /// - By default, and with [`Self::from_now`], from the moment at which it listens: for all shards that is when
-///   [`Self::ready`] has returned.
+///   [`Self::ready`] has returned. A replica that is a little behind may tell what others wrote just before, too.
 /// - [`Self::from`]: behind positions of an earlier watch, [`Self::position`], also in another process.
 /// - [`Self::from_start`]: from the first record of each shard's log. Logs are cut ([`ErrorKind::Conflict`]).
 ///
