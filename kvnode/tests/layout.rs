@@ -78,6 +78,7 @@ const ORDER: &[&str] = &[
     "store/due",
     "store/flush",
     "store/staging",
+    "store/leaves",
     "store/verify",
     "store/bench",
     "store",

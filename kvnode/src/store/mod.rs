@@ -18,6 +18,7 @@ mod effect;
 mod env;
 mod error;
 mod flush;
+mod leaves;
 mod long_reads;
 mod memtable;
 mod merge;

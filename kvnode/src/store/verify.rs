@@ -1,8 +1,8 @@
 //! Walks all that is stored and says what does not fit together.
 //!
-//! Checked are: the checksum of every entry and every remembered request, that each entry's position belongs to the
-//! log up to `applied`, that `expiry` holds exactly one row for each entry that expires, and that counts and sums are
-//! those in `meta`.
+//! Checked are: the checksum of every entry and every remembered request, that lookups find them, that each entry's
+//! position belongs to the log up to `applied`, that `expiry` holds exactly one row for each entry that expires, and
+//! that counts and sums are those in `meta`.
 //!
 //! All steps read one state of LMDB, so that the sums can be compared while the flush goes on. Pages freed meanwhile
 //! are not used again, so the file grows by what is flushed during a verification. That is the price; it is done at
@@ -16,6 +16,7 @@ use kvclient::faults::{self, Guarantee};
 use super::{
     env::{Env, LongRead},
     error::StoreError,
+    leaves::Leaves,
     meta::Meta,
     requests::decode_request,
     sums::Sums,
@@ -109,6 +110,7 @@ impl Verifier {
         let stop_at = self.tally.report.bytes.saturating_add(max_bytes);
         let start = self.last.take();
         let start = start.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut leaves = Leaves::new(self.env.data, &self.read.txn);
         for row in self
             .env
             .data
@@ -116,11 +118,14 @@ impl Verifier {
         {
             let (key, row) = row?;
             self.tally.entry(&self.env, &self.read.txn, key, row)?;
+            self.tally.unfound("key", &leaves.pass(key, row)?);
             if self.tally.report.bytes >= stop_at {
+                self.tally.unfound("key", &leaves.end()?);
                 self.last = Some(key.to_vec());
                 return Ok(true);
             }
         }
+        self.tally.unfound("key", &leaves.end()?);
         self.tally.requests(&self.env, &self.read.txn)?;
         self.tally.totals(&self.env, &self.read.txn)?;
         Ok(false)
@@ -172,15 +177,28 @@ impl Tally {
         Ok(())
     }
 
+    /// What is there, and a lookup goes past it.
+    fn unfound(&mut self, what: &str, keys: &[&[u8]]) {
+        for key in keys {
+            let key = key.escape_ascii();
+            self.report.add(format!(
+                "{what} \"{key}\": it is there, and lookups do not find it"
+            ));
+        }
+    }
+
     fn requests(&mut self, env: &Env, txn: &RoTxn) -> Result<(), StoreError> {
+        let mut leaves = Leaves::new(env.requests, txn);
         for row in env.requests.iter(txn)? {
             let (key, row) = row?;
+            self.unfound("request", &leaves.pass(key, row)?);
             self.report.bytes += (key.len() + row.len()) as u64;
             if let Err(problem) = decode_request(key, row) {
                 let key = key.escape_ascii();
                 self.report.add(format!("request {key}: {problem}"));
             }
         }
+        self.unfound("request", &leaves.end()?);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole, and what they share.
 
 mod basics;
+mod branches;
 mod copies;
 mod large;
 mod measure;
