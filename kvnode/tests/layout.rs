@@ -51,6 +51,7 @@ const ORDER: &[&str] = &[
     "log/state",
     "log/retention",
     "log/tail",
+    "log/records",
     "log/writer",
     "log/recovery",
     "log/check",
@@ -109,6 +110,7 @@ const ORDER: &[&str] = &[
     // All of them together.
     "kept_log",
     "storage",
+    "past",
     // What handlers and tasks see.
     "replication/handshake",
     "replication/acks",
@@ -142,6 +144,7 @@ const ORDER: &[&str] = &[
     "http/admin",
     "http/batch",
     "http/forms",
+    "http/past",
     "http/kv",
     "http/log",
     "http/metrics/classic",
