@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY_SECONDS: i64 = 86_400;
 
-/// The moment that a text names, to the second; `None` if it is not RFC 3339, or before 1970.
+/// The moment that a text names, to the millisecond; `None` if it is not RFC 3339, or before 1970.
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
@@ -16,6 +16,7 @@ const DAY_SECONDS: i64 = 86_400;
 /// let moment = UNIX_EPOCH + Duration::from_secs(1_798_761_600);
 /// assert_eq!(rfc3339::parse("2027-01-01T00:00:00Z"), Some(moment));
 /// assert_eq!(rfc3339::parse("2027-01-01T02:00:00+02:00"), Some(moment));
+/// assert_eq!(rfc3339::parse("2027-01-01T00:00:00.25Z"), Some(moment + Duration::from_millis(250)));
 /// assert_eq!(rfc3339::parse("tomorrow"), None);
 /// ```
 pub fn parse(text: &str) -> Option<SystemTime> {
@@ -24,14 +25,15 @@ pub fn parse(text: &str) -> Option<SystemTime> {
     let rest = rest.strip_prefix(['T', 't', ' '])?;
     let (time, rest) = rest.split_at_checked(8)?;
     let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
-    let zone_seconds = zone(without_fraction(rest)?)?;
+    let (fraction_ms, rest) = fraction_ms(rest)?;
+    let zone_seconds = zone(rest)?;
     let is_day = (1..=12).contains(&month) && (1..=days_of(year, month)).contains(&day);
     if !is_day || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
     let seconds = days(year, month, day) * DAY_SECONDS + hour * 3_600 + minute * 60 + second;
     let seconds = u64::try_from(seconds - zone_seconds).ok()?;
-    Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    Some(UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(fraction_ms))
 }
 
 /// A moment as text, in UTC, to the second.
@@ -50,6 +52,22 @@ pub fn format(moment: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// A moment as text, in UTC, to the millisecond.
+///
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+///
+/// let moment = UNIX_EPOCH + Duration::from_millis(1_250);
+/// assert_eq!(kvclient::rfc3339::format_ms(moment), "1970-01-01T00:00:01.250Z");
+/// ```
+pub fn format_ms(moment: SystemTime) -> String {
+    let since = moment.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut text = format(moment);
+    text.truncate(text.len() - "Z".len());
+    text.push_str(&format!(".{:03}Z", since.subsec_millis()));
+    text
+}
+
 /// Three numbers of so many digits each.
 fn numbers(text: &str, between: char, digits: [usize; 3]) -> Option<[i64; 3]> {
     let mut parts = text.split(between);
@@ -62,12 +80,15 @@ fn numbers(text: &str, between: char, digits: [usize; 3]) -> Option<[i64; 3]> {
     parts.next().is_none().then_some(found)
 }
 
-fn without_fraction(text: &str) -> Option<&str> {
+/// A fraction of a second in milliseconds, what is finer left out, and the text behind it.
+fn fraction_ms(text: &str) -> Option<(u64, &str)> {
     let Some(fraction) = text.strip_prefix('.') else {
-        return Some(text);
+        return Some((0, text));
     };
     let rest = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
-    (rest.len() < fraction.len()).then_some(rest)
+    let digits = &fraction[..fraction.len() - rest.len()];
+    let thousandths = format!("{:0<3.3}", digits).parse().ok()?;
+    (!digits.is_empty()).then_some((thousandths, rest))
 }
 
 /// Seconds that a zone is ahead of UTC.

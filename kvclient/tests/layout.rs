@@ -114,6 +114,8 @@ const TOOL: &[&str] = &[
     "entries",
     "scan",
     "watch",
+    "history",
+    "undo",
     "route",
     "status",
     "map",
