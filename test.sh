@@ -423,10 +423,27 @@ tool() {
     check prints 6 tool_ready "$kv"
     check prints test:bytes tool_first "$kv"
     check tool_watch "$kv"
+    check tool_past "$kv"
     check tool_bench "$kv"
     check "$kv" map
     check "$kv" delete test:counter test:bytes $'test:\xff'
     unset KV_MAP
+}
+
+# A key is changed, made and removed; the log knows what they were, and they can be put back.
+tool_past() {
+    local kv=$1 before
+    "$kv" put past:changed 1 >/dev/null && "$kv" put past:removed $'two\tcolumns' --ttl 1h >/dev/null &&
+        before=$("$kv" watch past: --from earliest --json --count 2 | tail -n 1 | grep -o 'kv1[0-9_.]*') &&
+        "$kv" put past:changed 2 >/dev/null && "$kv" put past:new 1 >/dev/null && "$kv" delete past:removed >/dev/null &&
+        [ "$("$kv" history past:changed | cut -f 3,4 | tr '\t\n' '  ')" = "put 1 put 2 " ] &&
+        [ "$("$kv" undo --prefix past: --to "$before" | cut -f 1,2 | tr '\t\n' '  ')" = \
+            "put past:changed delete past:new put past:removed " ] &&
+        [ "$("$kv" get past:changed)" = 2 ] &&
+        "$kv" undo --prefix past: --to "$before" --yes >/dev/null &&
+        [ "$("$kv" scan past: | tr '\t\n' '  ')" = 'past:changed 1 past:removed two\tcolumns ' ] &&
+        "$kv" get --json past:removed | grep -q '"ttl_ms":3[0-9]*}' &&
+        "$kv" delete past:changed past:removed >/dev/null
 }
 
 # prints TEXT COMMAND...: the command succeeds and prints that line.

@@ -324,6 +324,59 @@ async fn a_reader_that_goes_ends_it_quietly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_past_of_one_key_is_printed() {
+    let kv = Tool::start(1, 0).await;
+    let log = Arc::new(FakeLog::new("shard0"));
+    let told = log.clone();
+    let primary = kv.cluster.primary(0);
+    primary.script_streams(move |request| told.answer_level(request));
+    log.put("a", "1 2");
+    log.put("ab", "another key");
+    log.add(
+        "expire",
+        "{\"key\":\"a\",\"expires_at_ms\":9,\"time_ms\":1001}",
+    );
+    log.add(
+        "delete",
+        "{\"key\":\"a\",\"by_expiry\":true,\"time_ms\":86400000}",
+    );
+    let past = kv.run(&["history", "a"]);
+    let lines = [
+        "1.1\t1970-01-01T00:00:00.007Z\tput\t1 2",
+        "1.3\t1970-01-01T00:00:01.001Z\texpire\t9",
+        "1.4\t1970-01-02T00:00:00.000Z\tdelete\texpired",
+    ];
+    assert_eq!((past.code, past.text()), (0, &*(lines.join("\n") + "\n")));
+    assert_eq!(past.said, "", "the log goes back to its beginning");
+    let json = kv.run(&["history", "--json", "a"]);
+    let first = "{\"position\":\"1.1\",\"change\":\"put\",\"key\":\"a\",\"value\":\"1 2\",\"time_ms\":7,\"shard\":\"shard0\"}";
+    assert_eq!(json.text().lines().next(), Some(first));
+    let nobody = kv.run(&["history", "nobody"]);
+    assert_eq!((nobody.code, nobody.text()), (1, ""));
+    assert_eq!(nobody.said.lines().count(), 1, "{nobody:?}");
+
+    // Only told, without --yes.
+    let undo = kv.run(&["undo", "--prefix", "a", "--to", "1970-01-01T00:00:02Z"]);
+    assert_eq!(
+        (undo.code, undo.text()),
+        (0, ""),
+        "it would have expired: {undo:?}"
+    );
+    let undo = kv.run(&["undo", "--prefix", "a", "--to", "kv1_0.1.1"]);
+    assert_eq!((undo.code, undo.text()), (0, "put\ta\t1 2\ndelete\tab\t\n"));
+    assert_eq!(
+        undo.said,
+        "kv: 2 keys would be put back; with --yes they are\n"
+    );
+    assert_eq!(kv.code(&["undo", "--prefix", "a", "--to", "soon"]), 2);
+    assert_eq!(
+        kv.code(&["undo", "--to", "10m"]),
+        2,
+        "all keys are named: --prefix ''"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_goes_on_where_it_ended() {
     let kv = Tool::start(1, 0).await;
     let log = Arc::new(FakeLog::new("shard0"));

@@ -443,3 +443,46 @@ async fn an_open_watch_is_nothing_that_its_node_owes() {
     }
     assert_eq!((node().ejections, node().in_flight), (0, 0));
 }
+
+#[tokio::test]
+async fn the_past_ends_when_it_is_level_and_goes_on_after_a_break() {
+    let cluster = Cluster::start(2, 1).await;
+    let logs: Vec<_> = (0..2).map(|n| FakeLog::new(&format!("shard{n}"))).collect();
+    for (log, nodes) in logs.iter().zip(&cluster.shards) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        for node in nodes {
+            let (log, asked) = (log.clone(), asked.clone());
+            node.script_streams(move |request| {
+                let query = request.query();
+                match asked.fetch_add(1, Ordering::SeqCst) {
+                    // Breaks off behind the first record.
+                    0 => {
+                        assert_eq!(query.bytes("after"), Some(&b"earliest"[..]));
+                        let first = log.first_bytes();
+                        log.reply(vec![Part::Bytes([position_event(0), first].concat())])
+                    }
+                    _ => {
+                        assert_eq!(query.bytes("after"), Some(&b"1.1"[..]));
+                        log.answer_level(request)
+                    }
+                }
+            });
+        }
+        for n in 0..3 {
+            log.put("k", &format!("{n}"));
+        }
+    }
+    let mut past = cluster.client().watch("k").from_earliest().until_level();
+    let mut told = Vec::new();
+    while let Some(event) = tokio::time::timeout(Duration::from_secs(10), past.next())
+        .await
+        .expect("it ends")
+    {
+        let event = event.unwrap();
+        told.push((event.shard_idx, event.position.seq));
+    }
+    told.sort_unstable();
+    assert_eq!(told, [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]);
+    assert!(past.next().await.is_none(), "it stays ended");
+    assert_eq!(past.position().to_token(), "kv1_0.1.3_1.1.3");
+}

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod node;
 pub mod offline;
 pub mod ownership;
+pub mod past;
 pub mod pending;
 pub mod readiness;
 pub mod reload;

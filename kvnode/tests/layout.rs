@@ -51,6 +51,7 @@ const ORDER: &[&str] = &[
     "log/state",
     "log/retention",
     "log/tail",
+    "log/records",
     "log/writer",
     "log/recovery",
     "log/check",
@@ -110,6 +111,7 @@ const ORDER: &[&str] = &[
     // All of them together.
     "kept_log",
     "storage",
+    "past",
     // What handlers and tasks see.
     "replication/handshake",
     "replication/acks",
@@ -143,6 +145,7 @@ const ORDER: &[&str] = &[
     "http/admin",
     "http/batch",
     "http/forms",
+    "http/past",
     "http/kv",
     "http/log",
     "http/metrics/classic",

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures_core::{Stream, future::BoxFuture};
 use futures_util::stream::FuturesUnordered;
 
-use self::shard::ShardWatch;
+use self::shard::{ShardWatch, Until};
 use crate::{
     error::{Error, ErrorKind, Result},
     intent::SharedSession,
@@ -32,7 +32,10 @@ use crate::{
     router::Router,
     session::Session,
     shard_reader::{ReaderOptions, ShardReader},
-    wire::{log::Effect, watch::WatchItem},
+    wire::{
+        log::Effect,
+        watch::{WatchFrom, WatchItem},
+    },
 };
 
 /// A minute: a node restarts in a few seconds; a shard that nobody serves for so long is something to be told.
@@ -172,6 +175,7 @@ pub struct Watch {
     options: ReaderOptions,
     prefix: Bytes,
     from: From,
+    until: Until,
     state: State,
     /// Where the events given out have led.
     position: Session,
@@ -183,6 +187,7 @@ enum From {
     Now,
     /// Shards that are not in it: from their start.
     Behind(Session),
+    Earliest,
 }
 
 enum State {
@@ -206,6 +211,7 @@ impl Watch {
             options,
             prefix: Bytes::copy_from_slice(prefix),
             from: From::Now,
+            until: Until::Dropped,
             state: State::New,
             position: Session::new(),
         }
@@ -222,6 +228,34 @@ impl Watch {
     /// never been cut.
     pub fn from_start(self) -> Self {
         self.from(Session::new())
+    }
+
+    /// Begins with the oldest record that each shard's log still has, however much of it has been cut: the past as far
+    /// as nodes keep it (`--log-retention`). Where that is, [`Self::position`] says when [`Self::ready`] has returned.
+    pub fn from_earliest(mut self) -> Self {
+        self.position = Session::new();
+        self.from = From::Earliest;
+        self
+    }
+
+    /// Ends when all that is there has been told, instead of waiting for more: the stream gives `None` then. What is
+    /// there is what the node of each shard that is listened to has when it is level; what this client has written or
+    /// read is among it.
+    ///
+    /// ```no_run
+    /// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
+    /// use futures_util::TryStreamExt;
+    ///
+    /// let mut past = kv.watch("user:1").from_earliest().until_level();
+    /// while let Some(event) = past.try_next().await? {
+    ///     println!("{} {} {:?}", event.position, event.key, event.change);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn until_level(mut self) -> Self {
+        self.until = Until::Level;
+        self
     }
 
     /// Goes on behind these positions: those of an earlier watch, or what a client has seen. A shard that they do not
@@ -289,12 +323,16 @@ impl Watch {
         }
         let map = self.options.router.refresher.routes().map().clone();
         let feeds = map.shards().iter().map(|shard| {
-            let after = match &self.from {
-                From::Now => None,
-                From::Behind(session) => Some(session.position(shard.idx).unwrap_or_default()),
+            let from = match &self.from {
+                From::Now => WatchFrom::Now,
+                From::Behind(session) => {
+                    WatchFrom::After(session.position(shard.idx).unwrap_or_default())
+                }
+                From::Earliest => WatchFrom::Earliest,
             };
             let reader = ShardReader::new(self.options.clone(), shard);
-            Box::new(ShardWatch::new(reader, self.prefix.clone(), after))
+            let prefix = self.prefix.clone();
+            Box::new(ShardWatch::new(reader, prefix, from, self.until))
         });
         Ok(Feeds::new(feeds))
     }
@@ -331,11 +369,11 @@ impl Stream for Watch {
         let Some((feeds, position)) = self.feeds()? else {
             return Poll::Ready(None);
         };
-        let event = ready!(feeds.poll_event(context, position));
-        if event.is_err() {
+        let event = ready!(feeds.poll_event(context, position)).transpose();
+        if !matches!(event, Some(Ok(_))) {
             self.state = State::Ended;
         }
-        Poll::Ready(Some(event))
+        Poll::Ready(event)
     }
 }
 
@@ -395,12 +433,16 @@ impl Feeds {
         &mut self,
         context: &mut Context<'_>,
         position: &mut Session,
-    ) -> Poll<Result<Event>> {
+    ) -> Poll<Result<Option<Event>>> {
         loop {
             while let Some(place) = self.turns.pop_front() {
                 if let Some(event) = self.take_turn(place, position) {
-                    return Poll::Ready(Ok(event));
+                    return Poll::Ready(Ok(Some(event)));
                 }
+            }
+            if self.fetching.is_empty() {
+                // All shards are over.
+                return Poll::Ready(Ok(None));
             }
             ready!(self.poll_fetched(context, position))?;
         }
@@ -412,7 +454,7 @@ impl Feeds {
         context: &mut Context<'_>,
         position: &mut Session,
     ) -> Poll<Result<()>> {
-        // Never empty: a shard is fetched, or it has its turn first.
+        // Not empty: a shard is fetched, or it has its turn first, or it is over.
         let fetched = ready!(Pin::new(&mut self.fetching).poll_next(context));
         let Some((place, feed)) = fetched else {
             return Poll::Pending;
@@ -429,7 +471,10 @@ impl Feeds {
 
     fn give_turn(&mut self, place: usize, feed: Box<ShardWatch>) {
         if feed.is_empty() {
-            return self.fetch(place, feed);
+            if !feed.is_over() {
+                self.fetch(place, feed);
+            }
+            return;
         }
         self.shards[place] = Some(feed);
         self.turns.push_back(place);
@@ -454,7 +499,9 @@ impl Feeds {
 /// Where an item leads, and its event if it has one.
 fn event_of(item: WatchItem, shard: &ShardReader) -> (Position, Option<Event>) {
     let (position, key, effect, time_ms) = match item {
-        WatchItem::Position(at) | WatchItem::Truncated { position: at, .. } => return (at, None),
+        WatchItem::Position { at, .. } | WatchItem::Truncated { position: at, .. } => {
+            return (at, None);
+        }
         WatchItem::Record {
             position,
             key,

@@ -2,7 +2,7 @@
 //!
 //! Goes on behind the last position it has read, so nothing is missed and nothing comes twice. Nodes say where they
 //! are every 5 s, also if nothing happens: a rare prefix does not fall behind the log, and a connection that is silent
-//! for longer is dead.
+//! for longer is dead. One that ends at the end of what there is goes on until a node says that it has told all of it.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -16,7 +16,7 @@ use crate::{
     shard_reader::ShardReader,
     wire::{
         error::ErrorCode,
-        watch::{WatchDecoder, WatchItem, uri},
+        watch::{WatchDecoder, WatchFrom, WatchItem, uri},
     },
 };
 
@@ -28,7 +28,10 @@ const TRUNCATED: &str = "its log no longer has what comes next; start a watch fr
 pub(super) struct ShardWatch {
     reader: ShardReader,
     prefix: Bytes,
-    /// Go on behind it; `None`: from now, whenever that is.
+    /// Where it begins.
+    from: WatchFrom,
+    until: Until,
+    /// Go on behind it; `None` until a node has said where it began.
     at: Option<Position>,
     decoder: WatchDecoder,
     /// Read and not taken yet: what one piece of the body held.
@@ -39,13 +42,30 @@ pub(super) struct ShardWatch {
     truncated: HashSet<Address>,
 }
 
+/// When a watch ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// When it is dropped.
+    Dropped,
+    /// When all that its node has was told.
+    Level,
+    /// It has ended.
+    Over,
+}
+
 impl ShardWatch {
     /// Nothing is asked before the first [`Self::fetch`].
-    pub(super) fn new(reader: ShardReader, prefix: Bytes, after: Option<Position>) -> Self {
+    pub(super) fn new(reader: ShardReader, prefix: Bytes, from: WatchFrom, until: Until) -> Self {
+        let at = match from {
+            WatchFrom::After(position) => Some(position),
+            WatchFrom::Now | WatchFrom::Earliest => None,
+        };
         Self {
             reader,
             prefix,
-            at: after,
+            from,
+            until,
+            at,
             decoder: WatchDecoder::new(),
             ready: VecDeque::new(),
             failure: None,
@@ -64,7 +84,7 @@ impl ShardWatch {
 
     /// The next position, if it has been read and nothing stands before it.
     pub(super) fn pop_position(&mut self) -> Option<Position> {
-        let Some(WatchItem::Position(at)) = self.ready.front() else {
+        let Some(WatchItem::Position { at, .. }) = self.ready.front() else {
             return None;
         };
         let at = *at;
@@ -76,12 +96,17 @@ impl ShardWatch {
         self.ready.is_empty()
     }
 
-    /// Reads on until something is there.
+    /// Whether nothing more will come.
+    pub(super) fn is_over(&self) -> bool {
+        self.until == Until::Over
+    }
+
+    /// Reads on until something is there, or it is over.
     pub(super) async fn fetch(mut self: Box<Self>) -> Result<Box<Self>, Error> {
         if let Some(failure) = self.failure.take() {
             self.recover(failure).await?;
         }
-        while self.ready.is_empty() {
+        while self.ready.is_empty() && !self.is_over() {
             match self.read().await {
                 Err(failure) if self.ready.is_empty() => self.recover(failure).await?,
                 read => self.failure = read.err(),
@@ -93,7 +118,8 @@ impl ShardWatch {
     async fn read(&mut self) -> Result<(), AttemptError> {
         if !self.reader.is_open() {
             self.decoder = WatchDecoder::new();
-            let uri = uri(&self.prefix, self.at);
+            let from = self.at.map_or(self.from, WatchFrom::After);
+            let uri = uri(&self.prefix, from);
             self.reader.open(&uri, self.at).await?;
         }
         match self.reader.chunk().await? {
@@ -120,7 +146,7 @@ impl ShardWatch {
             let item = item.map_err(|error| AttemptError::Undecodable(error.to_string()))?;
             let at = match &item {
                 Some(WatchItem::Record { position, .. }) => *position,
-                Some(WatchItem::Position(at)) => *at,
+                Some(WatchItem::Position { at, .. }) => *at,
                 Some(WatchItem::Truncated { position, .. }) => return Err(truncated(*position)),
                 None => return Ok(()),
             };
@@ -132,7 +158,13 @@ impl ShardWatch {
             self.reader.progress();
             if is_new {
                 self.at = Some(at);
+                let is_level = matches!(item, Some(WatchItem::Position { visible, .. }) if visible == Some(at));
                 self.ready.extend(item);
+                if is_level && self.until == Until::Level {
+                    self.until = Until::Over;
+                    self.reader.close();
+                    return Ok(());
+                }
             }
         }
     }

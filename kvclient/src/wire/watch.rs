@@ -6,9 +6,9 @@
 //! id: epoch.seq                       its position: go on behind it with ?after=
 //! data: {"key":..,"value":..,"expires_at_ms":..,"by_expiry":..,"time_ms":..}
 //!
-//! event: position                     first, and every 5 s: all up to here was looked at
+//! event: position                     first, when it is level, and every 5 s: all up to here was looked at
 //! id: epoch.seq
-//! data: {"position":"epoch.seq"}
+//! data: {"position":"epoch.seq","visible":"epoch.seq"}
 //!
 //! event: log_truncated                the log no longer has what comes next; the stream ends
 //! data: {"position":"epoch.seq","truncated":seq}
@@ -34,13 +34,25 @@ use crate::{
 /// The longest event: a byte of key or value takes at most six characters (`\u0001`), the rest is short.
 const MAX_EVENT_BYTES: usize = 6 * (MAX_VALUE_BYTES_CEILING + MAX_KEY_BYTES) + 1024;
 
+/// Where a watch of a shard begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WatchFrom {
+    /// With what is written from now on.
+    Now,
+    /// Behind a position.
+    After(Position),
+    /// With the oldest record that the log has.
+    Earliest,
+}
+
 /// Path and query of a watch.
-pub fn uri(prefix: &[u8], after: Option<Position>) -> String {
-    let mut uri = format!("{}?prefix={}", route::WATCH, escape(prefix));
-    if let Some(after) = after {
-        uri.push_str(&format!("&after={after}"));
+pub fn uri(prefix: &[u8], from: WatchFrom) -> String {
+    let uri = format!("{}?prefix={}", route::WATCH, escape(prefix));
+    match from {
+        WatchFrom::Now => uri,
+        WatchFrom::After(position) => format!("{uri}&after={position}"),
+        WatchFrom::Earliest => format!("{uri}&after=earliest"),
     }
-    uri
 }
 
 /// One event of the stream.
@@ -58,7 +70,12 @@ pub enum WatchItem {
         time_ms: u64,
     },
     /// All up to here was looked at.
-    Position(Position),
+    Position {
+        /// Up to here.
+        at: Position,
+        /// As far as the node's readers see; equal to `at`: all that was written before has been told.
+        visible: Option<Position>,
+    },
     /// The log no longer has what comes next; nothing follows.
     Truncated {
         /// All up to here was looked at.
@@ -100,6 +117,7 @@ struct Data {
     #[serde(default)]
     time_ms: u64,
     position: Option<String>,
+    visible: Option<String>,
     truncated: Option<Seq>,
 }
 
@@ -211,7 +229,13 @@ impl Fields {
         }
         let at = position(&self.id)?;
         Ok(Some(match &*self.name {
-            b"position" => WatchItem::Position(at),
+            b"position" => WatchItem::Position {
+                at,
+                visible: data
+                    .visible
+                    .map(|text| position(text.as_bytes()))
+                    .transpose()?,
+            },
             name => data.into_record(name, at)?,
         }))
     }
@@ -295,6 +319,13 @@ mod tests {
         }
     }
 
+    fn position(seq: Seq, visible: Option<Seq>) -> WatchItem {
+        WatchItem::Position {
+            at: Position::new(3, seq),
+            visible: visible.map(|seq| Position::new(3, seq)),
+        }
+    }
+
     fn put(value: &'static [u8], expires_at_ms: Option<u64>) -> Effect {
         Effect::Put {
             value: Bytes::from_static(value),
@@ -314,7 +345,7 @@ mod tests {
 
     fn golden_items() -> Vec<WatchItem> {
         vec![
-            WatchItem::Position(Position::new(3, 6)),
+            position(6, None),
             record(7, b"k", put(b"a\nb", None)),
             record(8, b"\xff", put(b"\xfe", Some(5))),
             record(9, b"k", Effect::Delete { by_expiry: true }),
@@ -349,14 +380,14 @@ mod tests {
         let text = ": a comment\n\nretry: 5\n\nevent: news\nid: 9.9\ndata: {}\n\nevent: put\n\ndata\n\n\n\
             event:position\nnonsense\nid:3.6\ndata:{\"position\":\"3.6\",\"new\":[1]}\n\n";
         let items = decode_all(text.as_bytes(), 7).expect("well-formed");
-        assert_eq!(items, [WatchItem::Position(Position::new(3, 6))]);
+        assert_eq!(items, [position(6, None)]);
     }
 
     #[test]
     fn data_of_several_lines_is_one() {
         let text = "event: position\nid: 3.6\ndata: {\"position\":\ndata: \"3.6\"}\n\n";
         let items = decode_all(text.as_bytes(), 5).expect("well-formed");
-        assert_eq!(items, [WatchItem::Position(Position::new(3, 6))]);
+        assert_eq!(items, [position(6, None)]);
     }
 
     #[test]
@@ -388,9 +419,9 @@ mod tests {
 
     #[test]
     fn requests() {
-        assert_eq!(uri(b"", None), "/watch?prefix=");
+        assert_eq!(uri(b"", WatchFrom::Now), "/watch?prefix=");
         assert_eq!(
-            uri(b"a&\xff", Some(Position::new(3, 7))),
+            uri(b"a&\xff", WatchFrom::After(Position::new(3, 7))),
             "/watch?prefix=a%26%FF&after=3.7"
         );
     }

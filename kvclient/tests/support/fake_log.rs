@@ -49,9 +49,12 @@ impl FakeLog {
     /// Where a request wants to begin.
     pub(crate) fn after(&self, request: &Request) -> u64 {
         let query = request.query();
-        let after = query.bytes("after").map(|text| {
-            let text = std::str::from_utf8(text).unwrap();
-            text.parse::<Position>().unwrap().seq
+        let after = query.bytes("after").map(|text| match text {
+            b"earliest" => 0,
+            text => {
+                let text = std::str::from_utf8(text).unwrap();
+                text.parse::<Position>().unwrap().seq
+            }
         });
         after.unwrap_or_else(|| self.end())
     }
@@ -76,11 +79,28 @@ impl FakeLog {
         [position_event(after), rest].concat()
     }
 
+    /// Answers as a node would: where it begins, then all there is, then that there is no more.
+    pub(crate) fn answer_level(&self, request: &Request) -> StreamReply {
+        let all = [self.bytes(request), level_event(self.end())].concat();
+        self.reply(vec![Part::Bytes(all), Part::Hang])
+    }
+
+    /// Its first record as an event.
+    pub(crate) fn first_bytes(&self) -> Vec<u8> {
+        self.events.borrow()[0].clone()
+    }
+
     /// Lets a node tell it.
     pub(crate) fn serve(&self, node: &FakeNode) {
         let log = self.clone();
         node.script_streams(move |request| log.answer(request));
     }
+}
+
+/// All up to a seq was looked at, and there is no more.
+fn level_event(seq: u64) -> Vec<u8> {
+    let data = format!("{{\"position\":\"1.{seq}\",\"visible\":\"1.{seq}\"}}");
+    event("position", seq, &data)
 }
 
 /// All up to a seq was looked at.

@@ -35,10 +35,11 @@ pub(super) fn record_event(out: &mut Vec<u8>, position: Position, time_ms: u64, 
     });
 }
 
-/// All up to here was looked at.
-pub fn position_event(out: &mut Vec<u8>, at: Position) {
+/// All up to `at` was looked at; readers of the node see all up to `visible`.
+pub fn position_event(out: &mut Vec<u8>, at: Position, visible: Position) {
     event(out, "position", Some(at), |line| {
         line.field("position", at.to_string())
+            .field("visible", visible.to_string())
     });
 }
 
@@ -122,9 +123,9 @@ mod tests {
     #[test]
     fn events_of_the_watch_itself() {
         let mut out = Vec::new();
-        position_event(&mut out, Position::new(3, 7));
+        position_event(&mut out, Position::new(3, 7), Position::new(3, 9));
         truncated_event(&mut out, Position::new(3, 7), 90);
-        let expected = "event: position\nid: 3.7\ndata: {\"position\":\"3.7\"}\n\n\
+        let expected = "event: position\nid: 3.7\ndata: {\"position\":\"3.7\",\"visible\":\"3.9\"}\n\n\
             event: log_truncated\ndata: {\"position\":\"3.7\",\"truncated\":90}\n\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

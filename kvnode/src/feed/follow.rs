@@ -54,6 +54,11 @@ impl Follow {
         self.at
     }
 
+    /// How far the node's readers see: as far as there are events now.
+    pub fn visible(&self) -> Position {
+        self.hub.visible()
+    }
+
     /// Whether nothing more will come.
     pub fn is_over(&self) -> bool {
         matches!(self.place, Place::Over)

@@ -10,7 +10,7 @@ use kvclient::{
     },
 };
 
-use super::{answer, awake, body, guard, request, request::BadRequest};
+use super::{answer, awake, body, guard, past, request, request::BadRequest};
 use crate::{
     ownership::{Access, Decision},
     service::{Service, turned_away},
@@ -18,8 +18,10 @@ use crate::{
 
 /// Reads an entry.
 pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+    let mut at = None;
     let op = request::key_and_query(&request).and_then(|(key, query)| {
-        only(&query, &["key"])?;
+        only(&query, &["key", "at"])?;
+        at = query.parsed("at", "a position such as 3.1207", |text| text.parse().ok())?;
         let terms = if is_ours(&key, Access::Read, &service) {
             request::terms(&request)?
         } else {
@@ -31,9 +33,10 @@ pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> Ht
             terms,
         })
     });
-    match op {
-        Ok(op) => run(&request, op, &service).await,
-        Err(error) => answer::op(&request, error.into_result(None), &service),
+    match (op, at) {
+        (Ok(op), None) => run(&request, op, &service).await,
+        (Ok(op), Some(at)) => past::entry(&request, op, at, &service).await,
+        (Err(error), _) => answer::op(&request, error.into_result(None), &service),
     }
 }
 
@@ -101,8 +104,8 @@ fn action(request: &HttpRequest, query: &Query, body: bytes::Bytes) -> Result<Ac
 
 /// Parameters that the path knows, but this method does not.
 fn only(query: &Query, known: &[&str]) -> Result<(), BadRequest> {
-    match ["key", "ttl", "incr", "persist"]
-        .into_iter()
+    match request::KV_PARAMETERS
+        .iter()
         .find(|name| query.has(name) && !known.contains(name))
     {
         None => Ok(()),

@@ -16,6 +16,7 @@ mod log;
 mod metrics;
 mod openapi;
 mod page;
+mod past;
 mod request;
 mod scan;
 mod slow;

@@ -64,7 +64,7 @@ pub(super) const REQUEST_ID_FORM: &str = "<uuid>.<n>, optionally with ;floor=<m>
 pub(super) const ACK_FORM: &str = "primary, majority, all, or a number of replicas from 1 to 253";
 
 /// Parameters that ops on `/kv` know.
-const KV_PARAMETERS: &[&str] = &["key", "ttl", "incr", "persist"];
+pub(super) const KV_PARAMETERS: &[&str] = &["key", "ttl", "incr", "persist", "at"];
 
 /// The key and the parameters of a request to `/kv/{key}` or `/kv?key=`.
 pub(super) fn key_and_query(request: &HttpRequest) -> Result<(Key, Query), BadRequest> {

@@ -5,9 +5,9 @@
 //! id: epoch.seq                       its position: send it back as Last-Event-ID to go on behind it
 //! data: {"key":..,"value":..,"expires_at_ms":..,"by_expiry":..,"time_ms":..}
 //!
-//! event: position                     first, and every 5 s: all up to here was looked at
+//! event: position                     first, when it is level, and every 5 s: all up to here was looked at
 //! id: epoch.seq
-//! data: {"position":"epoch.seq"}
+//! data: {"position":"epoch.seq","visible":"epoch.seq"}
 //!
 //! event: log_truncated                the log no longer has what comes next; the stream ends
 //! data: {"position":"epoch.seq","truncated":seq}
@@ -15,7 +15,8 @@
 //!
 //! Bytes that are not text come as `key_b64` and `value_b64`. `put` has `expires_at_ms` if the entry expires, `expire`
 //! has it always (`null`: the entry no longer expires), `delete` has `by_expiry`. The start of a reign is no event, but
-//! positions pass it.
+//! positions pass it. A watch is level when its position is `visible`, what readers of the node see: all that was written
+//! before has been told.
 //!
 //! The events come from the [`Feed`](crate::feed::Feed), which tells only what readers see already. A piece is taken
 //! when the connection has taken the one before. A watch holds neither store nor log back: one that is slower than the
@@ -42,6 +43,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{answer, request, request::BadRequest};
 use crate::{
     feed::{Follow, Pieces, position_event},
+    log::{Log, LogError},
     service::Service,
     storage::Storage,
 };
@@ -51,15 +53,14 @@ const POSITION_EVERY: Duration = Duration::from_secs(5);
 
 /// Answers a watch.
 pub(super) async fn watch(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
-    let (prefix, after) = match asked(&request) {
+    let (prefix, from) = match asked(&request) {
         Ok(asked) => asked,
         Err(error) => return answer::refused(error, &service),
     };
-    let storage = match start(&request, after, &service).await {
-        Ok(storage) => storage,
+    let (storage, at) = match start(&request, from, &service).await {
+        Ok(started) => started,
         Err(refusal) => return answer::op(&request, refusal, &service),
     };
-    let at = after.unwrap_or_else(|| storage.store.visible());
     let mut answer = answer::data(200, &service);
     answer
         .insert_header((header::POSITION, at.to_string()))
@@ -77,9 +78,27 @@ pub(super) async fn watch(request: HttpRequest, service: web::Data<Service>) -> 
     answer.streaming(Box::pin(body))
 }
 
-/// Prefix, and the position behind which to begin: `Last-Event-ID` before `after`, since a browser that reconnects
-/// sends the first URL again.
-fn asked(request: &HttpRequest) -> Result<(Bytes, Option<Position>), BadRequest> {
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Now,
+    After(Position),
+    /// With the oldest record that the log has.
+    Earliest,
+}
+
+impl From {
+    fn of_text(text: &str) -> Option<Self> {
+        match text {
+            "earliest" => Some(Self::Earliest),
+            _ => text.parse().ok().map(Self::After),
+        }
+    }
+}
+
+/// Prefix, and where to begin: `Last-Event-ID` before `after`, since a browser that reconnects sends the first URL
+/// again.
+fn asked(request: &HttpRequest) -> Result<(Bytes, From), BadRequest> {
     let raw = request.uri().query().unwrap_or_default();
     let query = Query::parse(raw, &["prefix", "after"])?;
     let prefix = query.bytes("prefix").unwrap_or_default();
@@ -87,38 +106,70 @@ fn asked(request: &HttpRequest) -> Result<(Bytes, Option<Position>), BadRequest>
         let message = format!("no key is longer than {MAX_KEY_BYTES} bytes");
         return Err(BadRequest::new(ErrorCode::KeyTooLong, message));
     }
-    let wanted = "a position such as 3.1207";
-    let parse = |text: &str| text.parse().ok();
-    let after = query.parsed("after", wanted, parse)?;
-    let last = request::parsed(request, "last-event-id", wanted, parse)?;
-    Ok((Bytes::copy_from_slice(prefix), last.or(after)))
+    let after = query.parsed(
+        "after",
+        "a position such as 3.1207, or earliest",
+        From::of_text,
+    )?;
+    let last = request::parsed(
+        request,
+        "last-event-id",
+        "a position such as 3.1207",
+        |text| text.parse().ok().map(From::After),
+    )?;
+    let from = last.or(after).unwrap_or(From::Now);
+    Ok((Bytes::copy_from_slice(prefix), from))
 }
 
-/// What to watch, once it holds the position to begin behind.
+/// What to watch, once it holds the position to begin behind, and that position.
 async fn start(
     request: &HttpRequest,
-    after: Option<Position>,
+    from: From,
     service: &Service,
-) -> Result<Arc<Storage>, OpResult> {
+) -> Result<(Arc<Storage>, Position), OpResult> {
     let arrived = std::time::Instant::now();
     let refuse = |error: BadRequest| error.into_result(None);
     let mut terms = request::terms(request).map_err(refuse)?;
     service.readable(&terms, arrived).await?;
     // A position to begin behind is asked for as any other that must be held.
-    terms.min_position = after.or(terms.min_position);
-    let storage = service.readable(&terms, arrived).await?;
-    let truncated = storage.log.truncated();
-    match after {
-        Some(after) if after.seq < truncated => {
-            let message = format!(
-                "the log begins after seq {truncated}; watch from now on, scan what is there, and then follow"
-            );
-            let mut refusal = OpResult::refused(ErrorCode::LogTruncated, message, None);
-            refusal.position = Some(storage.store.visible());
-            Err(refusal)
-        }
-        _ => Ok(storage),
+    if let From::After(after) = from {
+        terms.min_position = Some(after);
     }
+    let storage = service.readable(&terms, arrived).await?;
+    let at = match from {
+        From::Now => storage.store.visible(),
+        From::After(after) => after,
+        From::Earliest => earliest(&storage.log).map_err(|error| {
+            tracing::error!(%error, "a watch cannot read the log");
+            OpResult::refused(ErrorCode::StorageFailed, error.to_string(), None)
+        })?,
+    };
+    match refuse_truncated(&storage, at) {
+        Some(refusal) => Err(refusal),
+        None => Ok((storage, at)),
+    }
+}
+
+/// What the oldest record of the log follows. Not to be found should the log be cut at this very moment; then what is
+/// given is before the log, too.
+fn earliest(log: &Log) -> Result<Position, LogError> {
+    let truncated = log.truncated();
+    let link = log.link_at(truncated)?;
+    Ok(link.map_or(Position::new(0, truncated), |link| link.position))
+}
+
+/// The refusal if the log lacks some of what comes behind a position.
+fn refuse_truncated(storage: &Storage, after: Position) -> Option<OpResult> {
+    let truncated = storage.log.truncated();
+    if after.seq >= truncated {
+        return None;
+    }
+    let message = format!(
+        "the log begins after seq {truncated}; watch from now on, scan what is there, and then follow"
+    );
+    let mut refusal = OpResult::refused(ErrorCode::LogTruncated, message, None);
+    refusal.position = Some(storage.store.visible());
+    Some(refusal)
 }
 
 /// A watch on its way.
@@ -131,6 +182,16 @@ struct Watch {
     events: Pieces,
     /// Until the next position event.
     pause: Pin<Box<Sleep>>,
+    told: Told,
+}
+
+/// What the last position event said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// That there is more to come.
+    Behind,
+    /// That it was level at that moment.
+    Level,
 }
 
 impl Watch {
@@ -148,6 +209,7 @@ impl Watch {
             events: Pieces::default(),
             // The first comes before the first record, so that a client knows where it began.
             pause: Box::pin(sleep_until(Instant::now())),
+            told: Told::Behind,
         }
     }
 
@@ -165,6 +227,8 @@ impl Watch {
                 false => self.follow.next().await,
             };
             match events {
+                // What was read without a find may have made it level.
+                Ok(events) if events.is_empty() && self.position_is_due() => {}
                 Ok(events) if events.is_empty() => self.wait().await,
                 Ok(events) => self.events = events,
                 Err(error) => return Some(Err(error)),
@@ -179,13 +243,24 @@ impl Watch {
     }
 
     fn position_is_due(&self) -> bool {
-        Instant::now() >= self.pause.deadline()
+        let is_news = self.told == Told::Behind && self.is_level();
+        is_news || Instant::now() >= self.pause.deadline()
+    }
+
+    /// Whether all that readers see was given out.
+    fn is_level(&self) -> bool {
+        self.follow.at().seq >= self.follow.visible().seq
     }
 
     /// A position event, behind the events that it would otherwise claim to be behind.
     fn told_position(&mut self) -> Pieces {
         let mut events = self.follow.take();
-        position_event(events.end(), self.follow.at());
+        self.told = match self.is_level() {
+            true => Told::Level,
+            false => Told::Behind,
+        };
+        let (at, visible) = (self.follow.at(), self.follow.visible());
+        position_event(events.end(), at, at.max(visible));
         self.pause.as_mut().reset(Instant::now() + POSITION_EVERY);
         events
     }
@@ -209,7 +284,7 @@ impl Drop for Watch {
 mod tests {
     use actix_web::test::TestRequest;
 
-    use super::*;
+    use super::{From::*, *};
 
     #[test]
     fn where_a_watch_begins() {
@@ -219,17 +294,18 @@ mod tests {
                 request = request.insert_header(("last-event-id", last));
             }
             asked(&request.to_http_request())
-                .map(|(_, after)| after)
+                .map(|(_, from)| from)
                 .map_err(|error| error.code)
         };
-        assert_eq!(of("/watch", None), Ok(None));
-        assert_eq!(of("/watch?after=1.2", None), Ok(Some(Position::new(1, 2))));
+        assert_eq!(of("/watch", None), Ok(Now));
+        assert_eq!(of("/watch?after=1.2", None), Ok(After(Position::new(1, 2))));
+        assert_eq!(of("/watch?after=earliest", None), Ok(Earliest));
         assert_eq!(
-            of("/watch?after=1.2", Some("1.5")),
-            Ok(Some(Position::new(1, 5)))
+            of("/watch?after=earliest", Some("1.5")),
+            Ok(After(Position::new(1, 5)))
         );
         assert_eq!(of("/watch?after=5", None), Err(ErrorCode::BadParameter));
-        assert_eq!(of("/watch", Some("x")), Err(ErrorCode::BadParameter));
+        assert_eq!(of("/watch", Some("earliest")), Err(ErrorCode::BadParameter));
         let long = format!("/watch?prefix={}", "a".repeat(512));
         assert_eq!(of(&long, None), Err(ErrorCode::KeyTooLong));
     }

@@ -29,6 +29,7 @@ mod error;
 mod files;
 mod header;
 mod milestones;
+mod records;
 mod recovery;
 mod retention;
 mod rewrite;
@@ -47,13 +48,14 @@ use std::{path::Path, sync::Arc};
 
 use kvclient::{
     position::{Position, Seq},
-    wire::log::{Frame, Link},
+    wire::log::{Frame, Link, Record},
 };
 use tokio::sync::watch;
 
 pub use self::{
     check::{CheckReport, Problem, check},
     error::LogError,
+    records::Walked,
     recovery::{CutTail, Recovered, StartFrom},
     retention::Hold,
     state::LogOptions,
@@ -215,6 +217,22 @@ impl Log {
     /// - [`LogError::Io`]: the file cannot be read.
     pub fn read_after(&self, seq: Seq, max_bytes: usize) -> Result<ReadFrames, LogError> {
         self.shared.read_after(seq, max_bytes)
+    }
+
+    /// Visits the records behind `after` in order, each with its position and the time of its frame in Unix
+    /// milliseconds, at most up to `until`, and gives where that led. About `max_bytes` of frames are read, at least
+    /// one frame. `until` is durable and lies behind `after`. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::read_after`]; [`LogError::Refused`] also if a record does not decode.
+    pub fn visit_after(
+        &self,
+        after: Seq,
+        until: Position,
+        max_bytes: usize,
+        mut visit: impl FnMut(Position, u64, &Record),
+    ) -> Result<Walked, LogError> {
+        self.shared.visit_after(after, until, max_bytes, &mut visit)
     }
 
     /// Keeps the frames after `seq` in the log until the hold is dropped, or the segments that hold them have more

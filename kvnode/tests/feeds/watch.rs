@@ -354,3 +354,119 @@ async fn head_and_other_methods_open_nothing() {
     assert_eq!(head.headers()["content-type"], "text/event-stream");
     assert_eq!(shard.ask(Method::PUT, "/watch").await.as_u16(), 405);
 }
+
+/// From the earliest record on until it is level; `None` if the log was cut meanwhile.
+async fn tell_all(shard: &Shard) -> Option<(Event, Vec<Event>, Event)> {
+    let mut watch = Watch::open(shard, 0, "after=earliest").await;
+    let begin = watch.next().await.expect("an event");
+    let mut records = Vec::new();
+    loop {
+        let event = watch.next().await.expect("the watch goes on");
+        match event.name.as_str() {
+            "log_truncated" => return None,
+            "position" if event.id == event.data["visible"] => {
+                return Some((begin, records, event));
+            }
+            _ => records.push(event),
+        }
+    }
+}
+
+#[tokio::test]
+async fn from_the_earliest_record_on_until_it_is_level() {
+    let shard = Shard::start(1, SHORT_LOG).await;
+    shard.put_mebibytes(20).await;
+    shard.until_truncated(0, 2).await;
+    // What was just written is flushed yet, and the log cut behind that.
+    let (begin, records, level) = loop {
+        if let Some(told) = tell_all(&shard).await {
+            break told;
+        }
+    };
+    assert_eq!(begin.name, "position");
+    assert!(
+        begin.position().seq >= 2,
+        "what is no longer there is passed over"
+    );
+    assert_eq!(begin.data["visible"], level.id);
+    let seqs: Vec<_> = records.iter().map(|event| event.position().seq).collect();
+    let wanted: Vec<_> = (begin.position().seq + 1..=level.position().seq).collect();
+    assert_eq!(seqs, wanted, "nothing is left out");
+}
+
+#[tokio::test]
+async fn the_past_of_a_key() {
+    let shard = Shard::start(1, SHORT_LOG).await;
+    for (method, path, body) in [
+        (Method::PUT, "/kv/a", "one"),
+        (Method::POST, "/kv/a?ttl=1h", ""),
+        (Method::DELETE, "/kv/a", ""),
+        (Method::PUT, "/kv/a", "two"),
+        (Method::PUT, "/kv/b", "other"),
+    ] {
+        let request = shard.client.request(method, shard.url(0, path)).body(body);
+        assert!(
+            request
+                .send()
+                .await
+                .expect("an answer")
+                .status()
+                .is_success()
+        );
+    }
+    let past = async |query: &str| {
+        let answer = shard.get(0, &format!("/kv/{query}")).await;
+        let header = |name: &str| {
+            let value = answer.headers().get(name)?;
+            Some(value.to_str().expect("text").to_owned())
+        };
+        let (status, etag, ttl) = (
+            answer.status().as_u16(),
+            header("etag"),
+            header("kv-ttl-ms"),
+        );
+        (
+            status,
+            etag,
+            ttl.is_some(),
+            answer.text().await.expect("a body"),
+        )
+    };
+    let found = |tag: &str, expires: bool, value: &str| {
+        (200, Some(format!("\"{tag}\"")), expires, value.to_owned())
+    };
+    assert_eq!(past("a?at=1.1").await.0, 404, "1.1 is the reign's begin");
+    assert_eq!(past("a?at=1.2").await, found("1.2", false, "one"));
+    assert_eq!(past("a?at=1.3").await, found("1.3", true, "one"));
+    assert_eq!(past("a?at=1.4").await.0, 404);
+    assert_eq!(past("a?at=1.6").await, found("1.5", false, "two"));
+    assert_eq!(past("b?at=1.5").await.0, 404);
+    assert_eq!(past("a?at=1.99").await.0, 503, "not yet");
+    assert_eq!(past("a?at=2.1").await.0, 503, "another reign's");
+    assert_eq!(past("a?at=2").await.0, 400);
+
+    // What was written before the log begins is known as long as nobody has changed it since.
+    shard.put_mebibytes(20).await;
+    shard.until_truncated(0, 8).await;
+    shard.put(b"b", "", "new").await;
+    let status = shard.status(0).await;
+    let (truncated, before) = (
+        status["truncated"].as_u64().expect("a seq"),
+        &status["visible"],
+    );
+    let before = before.as_str().expect("a position");
+    let before = before.parse::<Position>().expect("a position").seq - 1;
+    assert_eq!(past("a?at=1.2").await.0, 410);
+    assert_eq!(
+        past(&format!("a?at=1.{before}")).await,
+        found("1.5", false, "two")
+    );
+    assert_eq!(
+        past(&format!("b?at=1.{before}")).await.0,
+        410,
+        "it was overwritten"
+    );
+    assert_eq!(past(&format!("b?at=1.{}", before + 1)).await.3, "new");
+    assert_eq!(past(&format!("nobody?at=1.{before}")).await.0, 404);
+    assert_eq!(past(&format!("a?at=1.{truncated}")).await.0, 410);
+}

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use kvclient::{Change, Client, Event, Outcome, Position, PutOptions, Session, Watch};
 
 use crate::{
@@ -71,6 +71,45 @@ async fn what_is_written_after_it_listens_is_told() {
         while next(&mut watch).await.change != put {}
         assert_eq!(other.get("k2").await.expect("a read"), Some(value));
     }
+}
+
+#[tokio::test]
+async fn the_past_of_all_shards_is_told_and_ends() {
+    let shape = Shape {
+        shards: 3,
+        replicas: 1,
+        ..Shape::default()
+    };
+    let cluster = Cluster::start(shape).await;
+    let kv = client(&cluster);
+    let mut wanted = Vec::new();
+    for n in 0..60 {
+        let (key, value) = (format!("k{}", n % 20), Bytes::from(format!("{n}")));
+        let written = kv.put(&key, value.clone()).await.expect("stored");
+        wanted.push((key.into_bytes(), written.position, value));
+    }
+    kv.put("other", "not wanted").await.expect("stored");
+    let past = kv.watch("k").from_earliest().until_level();
+    let told: Vec<Event> = tokio::time::timeout(PATIENCE, past.try_collect())
+        .await
+        .expect("it ends")
+        .expect("no error");
+    let mut told: Vec<_> = told
+        .into_iter()
+        .map(|event| match event.change {
+            Change::Put { value, .. } => (event.key.as_bytes().to_vec(), event.position, value),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let order =
+        |one: &(Vec<u8>, Position, Bytes), other: &(Vec<u8>, Position, Bytes)| one.cmp(other);
+    wanted.sort_by(order);
+    told.sort_by(order);
+    assert_eq!(told, wanted);
+    // Nothing there is an end too.
+    let mut nothing = kv.watch("nobody").from_earliest().until_level();
+    assert!(nothing.next().await.is_none());
+    assert!(nothing.next().await.is_none());
 }
 
 /// What a writer was told of its writes.

@@ -9,7 +9,7 @@ use kvclient::{Consistency, Position, Session};
 use crate::{
     bench::args::BenchArgs,
     exit,
-    terms::{AckArgs, Who, duration},
+    terms::{AckArgs, Moment, Who, duration, moment},
     text::KeyFormat,
 };
 
@@ -130,6 +130,13 @@ pub(crate) enum Command {
     Scan(ScanArgs),
     /// Print changes as they happen, a line each: put, delete or expire, tab, key, tab, value
     Watch(WatchArgs),
+    /// Print what a key was, as far back as the log goes, a line each: position, tab, time, tab, change
+    History {
+        /// The key
+        key: OsString,
+    },
+    /// Put keys back to what they were, by the log; without --yes only says how
+    Undo(UndoArgs),
     /// Show who has a key, by the map; asks nobody
     Route {
         /// Any key, also an absent one
@@ -202,10 +209,12 @@ impl Command {
             | Self::Incr { ack, .. }
             | Self::Touch { ack, .. }
             | Self::Persist { ack, .. }
+            | Self::Undo(UndoArgs { ack, .. })
             | Self::Bench(BenchArgs { ack, .. }) => ack.ack,
             Self::Get { .. }
             | Self::Scan(_)
             | Self::Watch(_)
+            | Self::History { .. }
             | Self::Route { .. }
             | Self::Status
             | Self::Map
@@ -244,7 +253,8 @@ pub(crate) struct WatchArgs {
     /// Only keys that begin with this
     #[arg(default_value = "")]
     pub(crate) prefix: OsString,
-    /// Begin at: now, start (of the logs), or where a watch ended: the token it printed on standard error
+    /// Begin at: now, start (of the logs), earliest (what they still have), or where a watch ended: the token it printed
+    /// on standard error
     #[arg(long, value_name = "WHERE", default_value = "now", value_parser = from)]
     pub(crate) from: From,
     /// End after so many changes
@@ -252,11 +262,27 @@ pub(crate) struct WatchArgs {
     pub(crate) count: Option<u64>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct UndoArgs {
+    /// Only keys that begin with this; all of them: ""
+    #[arg(long, value_name = "PREFIX", required = true)]
+    pub(crate) prefix: OsString,
+    /// The moment to go back to: a time such as 2026-11-26T12:05:09Z, how long ago such as 10m, or a token of positions
+    #[arg(long, value_name = "WHEN", required = true, value_parser = moment)]
+    pub(crate) to: Moment,
+    /// Do it
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) ack: AckArgs,
+}
+
 /// Where a watch begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum From {
     Now,
     Start,
+    Earliest,
     Behind(Session),
 }
 
@@ -274,9 +300,10 @@ fn from(text: &str) -> Result<From, String> {
     match text {
         "now" => Ok(From::Now),
         "start" => Ok(From::Start),
+        "earliest" => Ok(From::Earliest),
         token => Session::from_token(token)
             .map(From::Behind)
-            .map_err(|error| format!("{error}; or write now or start")),
+            .map_err(|error| format!("{error}; or write now, start or earliest")),
     }
 }
 

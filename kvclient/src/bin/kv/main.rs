@@ -9,6 +9,7 @@ mod connect;
 mod entries;
 mod exit;
 mod failure;
+mod history;
 mod map;
 mod nodes_say;
 mod out;
@@ -19,6 +20,7 @@ mod status;
 mod stop;
 mod terms;
 mod text;
+mod undo;
 mod watch;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -107,6 +109,8 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Route { key: typed } => route::route(kv, &key(typed)?, out),
         Command::Scan(args) => scan::scan(kv, args, format, out).await,
         Command::Watch(args) => watch::watch(connected, args, format, out).await,
+        Command::History { key: typed } => history::history(kv, &key(typed)?, out).await,
+        Command::Undo(args) => undo::undo(kv, args, format, out).await,
         Command::Bench(args) => bench::bench(connected, kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,

@@ -67,6 +67,7 @@ fn prepare(kv: &Client, prefix: &[u8], from: &From) -> Watch {
     match from {
         From::Now => watch.from_now(),
         From::Start => watch.from_start(),
+        From::Earliest => watch.from_earliest(),
         From::Behind(session) => watch.from(session.clone()),
     }
 }
@@ -87,19 +88,28 @@ fn print(event: &Event, watch: &Watch, out: &mut Out) -> Result<(), Failure> {
 }
 
 fn print_text(event: &Event, out: &mut Out) -> Result<(), Failure> {
-    let (name, key) = (name(&event.change).as_bytes(), event.key.as_bytes());
-    match &event.change {
-        Change::Put { value, .. } => out.columns(&[name, key, value]),
-        Change::Delete { by_expiry: true } => out.columns(&[name, key, b"expired"]),
-        Change::Delete { by_expiry: false } => out.columns(&[name, key]),
+    let mut line = columns(&event.change);
+    line.insert(1, event.key.as_bytes().to_vec());
+    let line: Vec<&[u8]> = line.iter().map(Vec::as_slice).collect();
+    out.columns(&line)
+}
+
+/// A change as columns: its name, then its value or when it expires.
+pub(crate) fn columns(change: &Change) -> Vec<Vec<u8>> {
+    let name = name(change).as_bytes().to_vec();
+    match change {
+        Change::Put { value, .. } => vec![name, value.to_vec()],
+        Change::Delete { by_expiry: true } => vec![name, b"expired".to_vec()],
+        Change::Delete { by_expiry: false } => vec![name],
         Change::Expire { expires_at } => {
             let at = expires_at.map_or("never".to_owned(), |at| unix_ms(at).to_string());
-            out.columns(&[name, key, at.as_bytes()])
+            vec![name, at.into_bytes()]
         }
     }
 }
 
-fn name(change: &Change) -> &'static str {
+/// `put`, `delete` or `expire`.
+pub(crate) fn name(change: &Change) -> &'static str {
     match change {
         Change::Put { .. } => "put",
         Change::Delete { .. } => "delete",
@@ -107,7 +117,8 @@ fn name(change: &Change) -> &'static str {
     }
 }
 
-fn fields<'a>(line: Line<'a>, change: &Change) -> Line<'a> {
+/// The fields that only this kind of change has.
+pub(crate) fn fields<'a>(line: Line<'a>, change: &Change) -> Line<'a> {
     match change {
         Change::Put { value, expires_at } => line
             .bytes("value", value)
@@ -117,7 +128,7 @@ fn fields<'a>(line: Line<'a>, change: &Change) -> Line<'a> {
     }
 }
 
-fn unix_ms(time: SystemTime) -> u64 {
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
