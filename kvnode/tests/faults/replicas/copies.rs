@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use kvclient::position::Position;
 
-use super::{FORGETFUL, assert_equal, said, write, write_beyond_retention};
+use super::{FORGETFUL, assert_equal, level, said, write, write_beyond_retention};
 use crate::support::{
     bar,
     cluster::{Cluster, Node, Shape},
@@ -81,6 +81,7 @@ async fn away(flags: &'static [&'static str], rounds: usize) -> Away {
     let written = write(primary, "small", if bar() { 100_000 } else { 1_000 })
         .await
         .len();
+    acknowledged(primary, replica).await;
     replica.kill();
     let ops = super::puts("bulk", 50, 60_000);
     let mut largest_log_bytes = 0;
@@ -103,6 +104,17 @@ async fn away(flags: &'static [&'static str], rounds: usize) -> Away {
         bytes: rounds * ops.len() * 60_000,
         largest_log_bytes,
     }
+}
+
+/// Waits until the primary has heard that its replica has everything: for one that has just copied it keeps log beyond
+/// the retention, a minute long.
+async fn acknowledged(primary: &Node, replica: &Node) {
+    let end = level(primary, replica).await.to_string();
+    eventually("the primary hears that its replica is level", async || {
+        let status = primary.status().await;
+        (status["replicas"][0]["durable"] == end).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
