@@ -425,6 +425,8 @@ tool() {
     check tool_watch "$kv"
     check tool_past "$kv"
     check tool_bench "$kv"
+    check tool_backup "$kv"
+    check tool_lines "$kv"
     check "$kv" map
     check "$kv" delete test:counter test:bytes $'test:\xff'
     unset KV_MAP
@@ -493,6 +495,29 @@ tool_bench() {
         "$kv" bench $workload --keys 2000 --ops 2000 --warm-up 0 --quiet || return 1
     done
     "$kv" bench --clean-up && [ -z "$("$kv" scan bench: --keys-only)" ]
+}
+
+# A backup, brought up to date, then restored over what was written since; a time before it is refused.
+tool_backup() {
+    local kv=$1 dir=$scratch/backup before=$scratch/backup.before
+    "$kv" put test:kept one >/dev/null && "$kv" backup "$dir" &&
+        "$kv" put test:kept two >/dev/null && "$kv" backup "$dir" >/dev/null &&
+        "$kv" scan --json | cut -d '"' -f 1-8 >"$before" &&
+        "$kv" put test:kept three >/dev/null && "$kv" backup "$dir" --verify >/dev/null || return 1
+    refuses 3 "the target is not empty" "$kv" restore "$dir" &&
+        refuses 2 "begins at" "$kv" restore "$dir" --to-time 2001-01-01T00:00:00Z &&
+        "$kv" restore "$dir" --into-non-empty &&
+        "$kv" scan --json | cut -d '"' -f 1-8 | cmp - "$before"
+}
+
+# What is exported, removed and imported is what it was.
+tool_lines() {
+    local kv=$1 lines=$scratch/lines.ndjson
+    "$kv" export --prefix test: --file "$lines" &&
+        "$kv" delete --key-format escaped 'test:\xff' test:kept >/dev/null &&
+        "$kv" import "$lines" --on-conflict skip &&
+        "$kv" export --prefix test: | cmp - "$lines" &&
+        "$kv" delete test:kept >/dev/null
 }
 
 examples() {

@@ -103,6 +103,7 @@
 //!
 //! - `json`: values of a type of one's own, stored as JSON: `get_json`, `put_json`, `update_json`.
 //! - `blocking`: `kvclient::blocking::Client`, for programs without async.
+//! - `backup`: the module `backup`, which copies a cluster into a directory and restores it from there.
 //! - `cli`: the command-line tool `kv`, with what only it needs.
 //!
 //! # Modules
@@ -112,6 +113,8 @@
 //! for tools that talk to a single node, [`wire`] describes the protocol.
 
 pub mod attempt;
+#[cfg(feature = "backup")]
+pub mod backup;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

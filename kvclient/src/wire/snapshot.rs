@@ -141,10 +141,10 @@ impl Chunk {
             }
         }
         let mut len = Vec::with_capacity(4);
-        put_len(&mut len, out.len() - HEAD_BYTES);
+        put_len(&mut len, out.len() - CHUNK_HEAD_BYTES);
         out[1..5].copy_from_slice(&len);
-        let crc = checksum(out[0], &len, &out[HEAD_BYTES..]);
-        out[5..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+        let crc = checksum(out[0], &len, &out[CHUNK_HEAD_BYTES..]);
+        out[5..CHUNK_HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
@@ -189,8 +189,8 @@ impl Chunk {
     }
 }
 
-/// Kind, length and checksum.
-const HEAD_BYTES: usize = 9;
+/// What stands before a chunk's payload: kind, length and checksum.
+pub const CHUNK_HEAD_BYTES: usize = 9;
 
 fn checksum(kind: u8, len: &[u8], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&[kind]), len), payload)
@@ -254,6 +254,7 @@ impl Entry {
 pub struct Decoder {
     buffer: BytesMut,
     begun: bool,
+    pushed_bytes: u64,
 }
 
 impl Decoder {
@@ -264,7 +265,18 @@ impl Decoder {
 
     /// Adds what arrived.
     pub fn push(&mut self, piece: &[u8]) {
+        self.pushed_bytes += piece.len() as u64;
         self.buffer.extend_from_slice(piece);
+    }
+
+    /// Bytes of the chunks that were taken, and of the stamp before them: where the next chunk begins in the stream.
+    pub fn taken_bytes(&self) -> u64 {
+        self.pushed_bytes - self.buffer.len() as u64
+    }
+
+    /// Whether bytes of a chunk wait for the rest of it.
+    pub fn has_more(&self) -> bool {
+        !self.buffer.is_empty()
     }
 
     /// The next whole chunk; `None` until more has arrived.
@@ -283,17 +295,17 @@ impl Decoder {
             self.buffer.advance(8);
             self.begun = true;
         }
-        let Some(head) = self.buffer.first_chunk::<HEAD_BYTES>().copied() else {
+        let Some(head) = self.buffer.first_chunk::<CHUNK_HEAD_BYTES>().copied() else {
             return Ok(None);
         };
         let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
         if len > MAX_CHUNK_BYTES {
             return Err(error("a chunk is larger than any may be"));
         }
-        if self.buffer.len() < HEAD_BYTES + len {
+        if self.buffer.len() < CHUNK_HEAD_BYTES + len {
             return Ok(None);
         }
-        self.buffer.advance(HEAD_BYTES);
+        self.buffer.advance(CHUNK_HEAD_BYTES);
         let payload = self.buffer.split_to(len).freeze();
         let crc = u32::from_le_bytes([head[5], head[6], head[7], head[8]]);
         if checksum(head[0], &head[1..5], &payload) != crc {

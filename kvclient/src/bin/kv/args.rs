@@ -7,8 +7,10 @@ use clap_complete::Shell;
 use kvclient::{Consistency, Position, Session};
 
 use crate::{
+    backup::args::{BackupArgs, RestoreArgs},
     bench::args::BenchArgs,
     exit,
+    lines::args::{ExportArgs, ImportArgs},
     terms::{AckArgs, Moment, Who, duration, moment},
     text::KeyFormat,
 };
@@ -146,6 +148,21 @@ pub(crate) enum Command {
     Status,
     /// Print the shard map that is in force
     Map,
+    /// Copy the cluster into a directory, or bring the copy there up to date
+    ///
+    /// The first time a snapshot of each shard, later only the log since. What is there is whole at any moment: stop it
+    /// with Ctrl-C, and run it again to go on. Asks replicas first, so that primaries have little to do. Prints a line
+    /// for each shard: name, first and last position, up to when it is complete, bytes.
+    Backup(BackupArgs),
+    /// Write what a backup holds into a cluster of any number of shards
+    ///
+    /// Reads and checks all of the backup first. Keys, values and expiry are restored; an entry whose time is over is left
+    /// out. Stop it with Ctrl-C, and run it again to go on.
+    Restore(RestoreArgs),
+    /// Write all entries as lines of JSON
+    Export(ExportArgs),
+    /// Store entries from lines of JSON, as export writes them
+    Import(ImportArgs),
     /// Measure how much the cluster does, under the core workloads of YCSB
     ///
     /// Stores its keys, bench: and 16 hex digits each, where they are missing, and leaves them there for the next run;
@@ -210,12 +227,16 @@ impl Command {
             | Self::Touch { ack, .. }
             | Self::Persist { ack, .. }
             | Self::Undo(UndoArgs { ack, .. })
+            | Self::Import(ImportArgs { ack, .. })
             | Self::Bench(BenchArgs { ack, .. }) => ack.ack,
             Self::Get { .. }
             | Self::Scan(_)
             | Self::Watch(_)
             | Self::History { .. }
             | Self::Route { .. }
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Export(_)
             | Self::Status
             | Self::Map
             | Self::Completions { .. } => None,

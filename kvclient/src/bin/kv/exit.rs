@@ -37,7 +37,7 @@ Exit codes:
   4    nobody answered in time; not applied, so it can be tried again
   5    nobody answered in time, and the write may have been applied
   6    anything else: denied, no room left, nodes and map disagree, damaged data
-  130  a scan or a measurement was stopped by Ctrl-C
+  130  a scan, a copy or a measurement was stopped by Ctrl-C
   Of several keys: 5 if any of them ended so, else the largest.";
 
 impl Exit {

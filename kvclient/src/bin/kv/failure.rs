@@ -4,7 +4,7 @@
 
 use std::{error::Error as _, io, path::Path};
 
-use kvclient::{ErrorKind, Outcome, attempt::AttemptError, wire::line::Line};
+use kvclient::{ErrorKind, Outcome, attempt::AttemptError, backup::BackupError, wire::line::Line};
 
 use crate::exit::Exit;
 
@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// An op failed.
     Op(Box<kvclient::Error>),
+    /// A backup cannot be written, read or restored.
+    Backup(Box<BackupError>),
     /// Something on this machine: a disk that is full, a signal that cannot be received.
     Local(String),
     /// Nobody reads the output any more. No failure of this program; it just ends.
@@ -47,6 +49,7 @@ impl Failure {
         match self {
             Self::Usage(_) => Exit::Wrong,
             Self::Op(error) => Exit::of(error.kind(), error.outcome()),
+            Self::Backup(error) => backup_exit(error),
             Self::Local(_) => Exit::Failed,
             Self::Closed => Exit::Done,
         }
@@ -57,6 +60,7 @@ impl Failure {
         match self {
             Self::Usage(text) | Self::Local(text) => Some(text.clone()),
             Self::Op(error) => Some(format!("{error}{}", hint(error))),
+            Self::Backup(error) => Some(format!("{error}{}", backup_hint(error))),
             Self::Closed => None,
         }
     }
@@ -71,7 +75,7 @@ impl Failure {
             .field("exit_code", self.exit().code());
         match self {
             Self::Op(error) => op_fields(line, error).end(),
-            Self::Usage(_) | Self::Local(_) | Self::Closed => line.end(),
+            Self::Usage(_) | Self::Backup(_) | Self::Local(_) | Self::Closed => line.end(),
         }
         Some(out)
     }
@@ -79,6 +83,7 @@ impl Failure {
     fn name(&self) -> &'static str {
         match self {
             Self::Usage(_) => "usage",
+            Self::Backup(_) => "backup",
             Self::Local(_) | Self::Closed => "local",
             Self::Op(error) => kind_name(error.kind()),
         }
@@ -102,6 +107,35 @@ pub(crate) fn kind_name(kind: ErrorKind) -> &'static str {
 impl From<kvclient::Error> for Failure {
     fn from(error: kvclient::Error) -> Self {
         Self::Op(Box::new(error))
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        Self::Backup(Box::new(error))
+    }
+}
+
+/// The flag that allows it.
+fn backup_hint(error: &BackupError) -> &'static str {
+    match error {
+        BackupError::NotEmpty => " (--into-non-empty)",
+        _ => "",
+    }
+}
+
+fn backup_exit(error: &BackupError) -> Exit {
+    match error {
+        BackupError::Missing(_)
+        | BackupError::Half { .. }
+        | BackupError::Foreign { .. }
+        | BackupError::OutOfRange(_)
+        | BackupError::OtherRestore { .. } => Exit::Wrong,
+        BackupError::Ahead { .. } | BackupError::NotEmpty => Exit::Conflict,
+        BackupError::Busy(_) | BackupError::Unreachable { .. } => Exit::Unavailable,
+        BackupError::Target(error) => Exit::of(error.kind(), error.outcome()),
+        // A file that cannot be used or is damaged, and what a later version adds.
+        _ => Exit::Failed,
     }
 }
 

@@ -4,12 +4,14 @@
 //! everything else to standard error; how it went is the exit code, see [`exit`].
 
 mod args;
+mod backup;
 mod bench;
 mod connect;
 mod entries;
 mod exit;
 mod failure;
 mod history;
+mod lines;
 mod map;
 mod nodes_say;
 mod out;
@@ -74,6 +76,11 @@ async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
     if let Command::Completions { shell } = &cli.command {
         return completions(*shell, out);
     }
+    if let Command::Backup(args) = &cli.command
+        && args.verify
+    {
+        return backup::verify(args, out);
+    }
     let connected = Connected::new(cli).await?;
     let ran = command(cli, &connected, out).await;
     let history = connected.history().unwrap_or_default();
@@ -112,6 +119,10 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::History { key: typed } => history::history(kv, &key(typed)?, out).await,
         Command::Undo(args) => undo::undo(kv, args, format, out).await,
         Command::Bench(args) => bench::bench(connected, kv, args, out).await,
+        Command::Backup(args) => backup::back_up(connected, args, out).await,
+        Command::Restore(args) => backup::restore(connected, args, out).await,
+        Command::Export(args) => lines::export(kv, args, format, out).await,
+        Command::Import(args) => lines::import(kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
         Command::Completions { shell } => completions(*shell, out),

@@ -34,6 +34,11 @@ impl Asker {
         })
     }
 
+    /// What it asks through.
+    pub(crate) fn client(&self) -> &NodeClient {
+        &self.nodes
+    }
+
     /// Asks every node of the client's map for the map in force.
     pub(crate) async fn maps(&self, kv: &Client) -> Maps {
         let map = kv.map();
