@@ -447,7 +447,8 @@ async fn reach(storage: &Storage, wanted: Position, until: Instant) -> Result<()
     }
 }
 
-fn behind(storage: &Storage, message: String) -> OpResult {
+/// The refusal of a node that has not come that far; it says how far it is.
+pub fn behind(storage: &Storage, message: String) -> OpResult {
     let mut behind = OpResult::refused(ErrorCode::Behind, message, None);
     behind.position = Some(storage.store.visible());
     behind

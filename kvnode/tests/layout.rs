@@ -70,7 +70,9 @@ const ORDER: &[&str] = &[
     "store/writer",
     "store/sweep",
     "store/view",
+    "store/counting",
     "store/core",
+    "store/count",
     "store/publish",
     "store/read",
     "store/recall",
@@ -150,6 +152,7 @@ const ORDER: &[&str] = &[
     "http/openapi",
     "http/page",
     "http/scan",
+    "http/sums",
     "http/watch",
     "http",
     // The process.

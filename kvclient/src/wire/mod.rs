@@ -46,6 +46,8 @@ pub mod route {
     pub const SNAPSHOT: &str = "/snapshot";
     /// This node's state.
     pub const STATUS: &str = "/status";
+    /// Counts and sums of what this node contains at a seq.
+    pub const STATUS_SUMS: &str = "/status/sums";
     /// This node's last minutes.
     pub const STATUS_HISTORY: &str = "/status/history";
     /// The process is alive.

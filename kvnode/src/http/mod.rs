@@ -19,6 +19,7 @@ mod page;
 mod request;
 mod scan;
 mod slow;
+mod sums;
 mod unread;
 mod watch;
 
@@ -106,6 +107,7 @@ async fn handle(
         route::CLUSTER_STATUS => admin::cluster_status(service, cluster_status).await,
         route::STATUS => admin::status(service).await,
         route::STATUS_HISTORY => admin::history(request, service).await,
+        route::STATUS_SUMS => sums::sums(request, service).await,
         route::HEALTHZ => admin::healthz(service).await,
         route::READYZ => admin::readyz(service).await,
         route::METRICS => metrics::metrics(request, service).await,
@@ -131,6 +133,7 @@ const READ_ONLY_PATHS: &[&str] = &[
     route::CLUSTER_STATUS,
     route::STATUS,
     route::STATUS_HISTORY,
+    route::STATUS_SUMS,
     route::HEALTHZ,
     route::READYZ,
     route::METRICS,

@@ -13,6 +13,8 @@
 #[doc(hidden)]
 pub mod bench;
 mod core;
+mod count;
+mod counting;
 mod due;
 mod effect;
 mod env;
@@ -46,7 +48,7 @@ use std::{
 use bytes::Bytes;
 use kvclient::{
     faults::{self, Guarantee},
-    position::{Lineage, Position},
+    position::{Lineage, Position, Seq},
     wire::log::{Link, Record},
 };
 use tokio::sync::watch;
@@ -56,6 +58,7 @@ use crate::metrics::Times;
 
 pub use self::{
     core::{Checkpoint, StoreOptions},
+    counting::{Count, CountAt},
     error::StoreError,
     memtable::TOGETHER,
     meta::{Meta, STORE_FORMAT},
@@ -351,6 +354,16 @@ impl Store {
     /// is older.
     pub fn newest_checkpoints(&self, count: usize) -> Vec<Checkpoint> {
         self.inner.core.newest_checkpoints(count)
+    }
+
+    /// What is contained at the end of the first frame that reaches `seq`, for comparison with another node's. If it
+    /// is `Waiting`, ask again when [`Self::subscribe_applied`] tells of a change; the flush does not wait until a
+    /// memtable is full.
+    ///
+    /// # Errors
+    /// `Full`: no room to flush; ask again later. `Fatal`: exit 5.
+    pub fn count_at(&self, seq: Seq) -> Result<CountAt, StoreError> {
+        self.inner.core.count_at(seq)
     }
 
     /// What it counts.

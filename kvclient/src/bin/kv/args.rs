@@ -11,6 +11,7 @@ use crate::{
     exit,
     terms::{AckArgs, Who, duration},
     text::KeyFormat,
+    verify::args::VerifyArgs,
 };
 
 /// Reads and writes a sharded key-value store, and shows how it is doing.
@@ -139,6 +140,11 @@ pub(crate) enum Command {
     Status,
     /// Print the shard map that is in force
     Map,
+    /// Compare replicas with their primary: exit code 1 if one of them has something else
+    ///
+    /// Counts and sums in 64 ranges of slots, all at one position, which takes moments. They are of what a node has
+    /// written; --deep reads every entry of every node and compares position and value. Both may run beside writes.
+    Verify(VerifyArgs),
     /// Measure how much the cluster does, under the core workloads of YCSB
     ///
     /// Stores its keys, bench: and 16 hex digits each, where they are missing, and leaves them there for the next run;
@@ -209,6 +215,7 @@ impl Command {
             | Self::Route { .. }
             | Self::Status
             | Self::Map
+            | Self::Verify(_)
             | Self::Completions { .. } => None,
         }
     }

@@ -19,6 +19,7 @@ mod status;
 mod stop;
 mod terms;
 mod text;
+mod verify;
 mod watch;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -110,6 +111,7 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Bench(args) => bench::bench(connected, kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
+        Command::Verify(args) => verify::verify(connected, args, out).await,
         Command::Completions { shell } => completions(*shell, out),
     }
 }

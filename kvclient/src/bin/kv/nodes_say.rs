@@ -1,6 +1,6 @@
 //! What all nodes of a map say when they are asked at the same time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use kvclient::{
@@ -46,6 +46,26 @@ impl Asker {
         Maps {
             answers: join_all(asked).await,
         }
+    }
+
+    /// The newest map: the client's own, unless a node has a newer one.
+    pub(crate) async fn newest_map(&self, kv: &Client) -> Arc<ShardMap> {
+        let own = kv.map();
+        let maps = self.maps(kv).await;
+        match maps.newest() {
+            Some(newest) if newest.version() > own.version() => Arc::new(newest.clone()),
+            _ => own,
+        }
+    }
+
+    /// For what is more than a document.
+    pub(crate) fn nodes(&self) -> &NodeClient {
+        &self.nodes
+    }
+
+    /// Longest wait for an answer.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Asks one node for a document.
