@@ -20,6 +20,7 @@ pub mod json;
 pub mod kept_log;
 pub mod log;
 pub mod logging;
+pub mod machine;
 pub mod marker;
 pub mod memory;
 pub mod metrics;

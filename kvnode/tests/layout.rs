@@ -36,6 +36,7 @@ const ORDER: &[&str] = &[
     "config/args",
     "config/sizes",
     "config",
+    "machine",
     "logging",
     // The log: the truth.
     "log/error",
@@ -147,6 +148,7 @@ const ORDER: &[&str] = &[
     "http/kv",
     "http/log",
     "http/metrics/classic",
+    "http/metrics/disk",
     "http/metrics/times",
     "http/metrics",
     "http/openapi",

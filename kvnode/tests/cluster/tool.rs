@@ -95,6 +95,49 @@ async fn replicas_that_follow_are_equal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_finds_what_is_wrong_and_nothing_else() {
+    let shape = Shape {
+        shards: 2,
+        replicas: 1,
+        flags: &["--max-connections", "100"],
+        ..Shape::default()
+    };
+    let cluster = Cluster::start(shape).await;
+    let Some((code, text)) = kv(&cluster, &["doctor"]) else {
+        return;
+    };
+    // How full the disk of this machine is, is not this test's.
+    let is_about_disk = |line: &&str| line.contains("the disk of its data");
+    let other: Vec<&str> = text.lines().filter(|line| !is_about_disk(line)).collect();
+    assert_eq!(other.len(), 1, "{text}");
+    assert!(other[0].contains("4 nodes of 2 shards"), "{text}");
+    assert!(code == 0 || text.contains("the disk of its data"), "{text}");
+
+    let stopped = cluster.replica(1, 0);
+    stopped.stop().await;
+    cluster.replica(0, 0).stop().await;
+    cluster
+        .replica(0, 0)
+        .write_map(&cluster.map.replace("version = 1", "version = 2"));
+    cluster.replica(0, 0).spawn(&["--max-value-size", "2MiB"]);
+    cluster.replica(0, 0).wait_ready().await;
+    let (code, text) = kv(&cluster, &["doctor"]).expect("it is there");
+    assert_eq!(code, 1, "{text}");
+    let map = cluster.primary(0).map.display().to_string();
+    for part in [
+        &format!("{}: does not answer", stopped.address)[..],
+        &format!(
+            "{}: its --max-value-size is 2.0 MiB",
+            cluster.replica(0, 0).address
+        ),
+        &format!("{}: its map 1-", cluster.primary(1).address),
+        &format!("{map}: 1-"),
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replicas_are_compared_while_their_primary_is_written_to() {
     let cluster = Cluster::start(Shape::pair()).await;
     fill(&cluster).await;

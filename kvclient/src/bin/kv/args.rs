@@ -145,6 +145,8 @@ pub(crate) enum Command {
     /// Counts and sums in 64 ranges of slots, all at one position, which takes moments. They are of what a node has
     /// written; --deep reads every entry of every node and compares position and value. Both may run beside writes.
     Verify(VerifyArgs),
+    /// Say what is wrong with map and nodes and what to do, a finding a line; exit code 1 if there is an error
+    Doctor,
     /// Measure how much the cluster does, under the core workloads of YCSB
     ///
     /// Stores its keys, bench: and 16 hex digits each, where they are missing, and leaves them there for the next run;
@@ -216,6 +218,7 @@ impl Command {
             | Self::Status
             | Self::Map
             | Self::Verify(_)
+            | Self::Doctor
             | Self::Completions { .. } => None,
         }
     }

@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod connect;
+mod doctor;
 mod entries;
 mod exit;
 mod failure;
@@ -111,6 +112,7 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Bench(args) => bench::bench(connected, kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
+        Command::Doctor => doctor::doctor(connected, out).await,
         Command::Verify(args) => verify::verify(connected, args, out).await,
         Command::Completions { shell } => completions(*shell, out),
     }

@@ -48,14 +48,11 @@ impl Asker {
         }
     }
 
-    /// The newest map: the client's own, unless a node has a newer one.
-    pub(crate) async fn newest_map(&self, kv: &Client) -> Arc<ShardMap> {
-        let own = kv.map();
+    /// The map in force: the newest that a node has, or the client's own if none answers.
+    pub(crate) async fn in_force(&self, kv: &Client) -> Arc<ShardMap> {
         let maps = self.maps(kv).await;
-        match maps.newest() {
-            Some(newest) if newest.version() > own.version() => Arc::new(newest.clone()),
-            _ => own,
-        }
+        maps.newest()
+            .map_or_else(|| kv.map(), |map| Arc::new(map.clone()))
     }
 
     /// For what is more than a document.

@@ -31,7 +31,7 @@ pub(crate) async fn verify(
     out: &mut Out,
 ) -> Result<Exit, Failure> {
     let asker = Asker::new(connected.timeout)?;
-    let map = asker.newest_map(&connected.kv).await;
+    let map = asker.in_force(&connected.kv).await;
     let progress = Progress::default();
     let compared = {
         let compared = pin!(compare(&asker, &map, args, &progress, out));
