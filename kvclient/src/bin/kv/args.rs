@@ -11,6 +11,7 @@ use crate::{
     exit,
     terms::{AckArgs, Who, duration},
     text::KeyFormat,
+    top::args::TopArgs,
     verify::args::VerifyArgs,
 };
 
@@ -138,6 +139,11 @@ pub(crate) enum Command {
     },
     /// Show how every node is doing
     Status,
+    /// Show how busy every node is, anew each second; q or Ctrl-C ends it
+    ///
+    /// Reads and writes of the last second, their times, lag, sizes, memory; on top all nodes together, with a minute behind
+    /// them. Where standard output is no terminal, one table. NO_COLOR is heeded.
+    Top(TopArgs),
     /// Print the shard map that is in force
     Map,
     /// Compare replicas with their primary: exit code 1 if one of them has something else
@@ -218,6 +224,7 @@ impl Command {
             | Self::Status
             | Self::Map
             | Self::Verify(_)
+            | Self::Top(_)
             | Self::Doctor
             | Self::Completions { .. } => None,
         }

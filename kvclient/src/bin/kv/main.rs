@@ -12,6 +12,7 @@ mod exit;
 mod failure;
 mod map;
 mod nodes_say;
+mod numbers;
 mod out;
 mod route;
 mod scan;
@@ -20,6 +21,7 @@ mod status;
 mod stop;
 mod terms;
 mod text;
+mod top;
 mod verify;
 mod watch;
 
@@ -112,6 +114,7 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Bench(args) => bench::bench(connected, kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
+        Command::Top(args) => top::top(connected, args, out).await,
         Command::Doctor => doctor::doctor(connected, out).await,
         Command::Verify(args) => verify::verify(connected, args, out).await,
         Command::Completions { shell } => completions(*shell, out),

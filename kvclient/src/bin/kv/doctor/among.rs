@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use kvclient::shard_map::Role;
 
-use super::{
-    facts::Node,
-    finding::{Finding, size},
-};
+use super::{facts::Node, finding::Finding};
+use crate::numbers::size;
 
 /// Difference of clocks that is told, in ms. Expiry goes by them when another node becomes the primary.
 const SKEW_MS: i64 = 500;

@@ -79,13 +79,3 @@ impl Finding {
         }
     }
 }
-
-/// A size for people.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = UNITS.iter().find(|(_, shift)| bytes >> shift > 0);
-    unit.map_or_else(
-        || format!("{bytes} bytes"),
-        |(name, shift)| format!("{:.1} {name}", bytes as f64 / (1_u64 << shift) as f64),
-    )
-}

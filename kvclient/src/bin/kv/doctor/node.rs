@@ -1,9 +1,7 @@
 //! What can be wrong with one node, by its own word.
 
-use super::{
-    facts::Node,
-    finding::{Finding, size},
-};
+use super::{facts::Node, finding::Finding};
+use crate::numbers::size;
 
 /// Descriptors that a node needs beside those of connections.
 const OWN_FILES: u64 = 64;
