@@ -7,6 +7,7 @@ pub mod atomic;
 mod begun;
 pub mod clock;
 pub mod commit;
+pub mod compact;
 pub mod config;
 pub mod data_dir;
 mod descriptors;

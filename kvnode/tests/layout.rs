@@ -159,6 +159,7 @@ const ORDER: &[&str] = &[
     "http",
     // The process.
     "offline",
+    "compact",
     "stalled",
     "node",
     "lib",

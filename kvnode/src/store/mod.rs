@@ -39,6 +39,7 @@ mod view;
 mod writer;
 
 use std::{
+    fs::File,
     path::Path,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -364,6 +365,23 @@ impl Store {
     /// `Full`: no room to flush; ask again later. `Fatal`: exit 5.
     pub fn count_at(&self, seq: Seq) -> Result<CountAt, StoreError> {
         self.inner.core.count_at(seq)
+    }
+
+    /// Bytes of pages in LMDB that hold something: the size of what [`Self::compact_into`] writes.
+    ///
+    /// # Errors
+    /// `Busy`: try again. `Fatal`: exit 5.
+    pub fn live_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.core.env.live_bytes()
+    }
+
+    /// Writes what is in LMDB into an empty file, without free pages. Nothing may be published meanwhile if the copy is
+    /// to take this one's place. It is not synced.
+    ///
+    /// # Errors
+    /// `Full`: no room. `Fatal`: it cannot be read or written. The copy is of no use then.
+    pub fn compact_into(&self, file: &mut File) -> Result<(), StoreError> {
+        self.inner.core.env.copy_compactly(file)
     }
 
     /// What it counts.

@@ -7,6 +7,7 @@
 mod ack;
 mod atomic;
 mod changes;
+mod compact;
 mod crash;
 mod forged;
 mod keys;
