@@ -117,6 +117,7 @@ const TOOL: &[&str] = &[
     "scan",
     "watch",
     "route",
+    "man",
     "status",
     "map",
     "top/view",

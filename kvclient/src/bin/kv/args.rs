@@ -167,6 +167,13 @@ pub(crate) enum Command {
         /// For which shell
         shell: Shell,
     },
+    /// Write the manual pages, kv.1 and one for each command, into a directory
+    ///
+    /// kv man ~/.local/share/man/man1, and man finds them.
+    Man {
+        /// Made if it is not there
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -226,7 +233,8 @@ impl Command {
             | Self::Verify(_)
             | Self::Top(_)
             | Self::Doctor
-            | Self::Completions { .. } => None,
+            | Self::Completions { .. }
+            | Self::Man { .. } => None,
         }
     }
 }

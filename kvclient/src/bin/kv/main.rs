@@ -10,6 +10,7 @@ mod doctor;
 mod entries;
 mod exit;
 mod failure;
+mod man;
 mod map;
 mod nodes_say;
 mod numbers;
@@ -72,9 +73,11 @@ fn in_runtime(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
 }
 
 async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
-    // Needs no cluster.
-    if let Command::Completions { shell } = &cli.command {
-        return completions(*shell, out);
+    // These need no cluster.
+    match &cli.command {
+        Command::Completions { shell } => return completions(*shell, out),
+        Command::Man { dir } => return man::man(dir, out),
+        _ => {}
     }
     let connected = Connected::new(cli).await?;
     let ran = command(cli, &connected, out).await;
@@ -118,6 +121,7 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Doctor => doctor::doctor(connected, out).await,
         Command::Verify(args) => verify::verify(connected, args, out).await,
         Command::Completions { shell } => completions(*shell, out),
+        Command::Man { dir } => man::man(dir, out),
     }
 }
 
