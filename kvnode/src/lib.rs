@@ -40,4 +40,5 @@ pub mod storage;
 pub mod store;
 pub mod supervisor;
 pub mod sweeper;
+pub mod timing;
 pub mod vitals;

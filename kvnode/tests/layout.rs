@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "hashing",
     "in_flight",
     "begun",
+    "timing",
     "memory",
     "supervisor",
     "metrics/histogram",

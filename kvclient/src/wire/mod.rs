@@ -88,6 +88,8 @@ pub mod header {
     pub const ACK: &str = "kv-ack";
     /// Identity of a write, so that a repeat is answered and not done again.
     pub const REQUEST_ID: &str = "kv-request-id";
+    /// `1`: the answer says in `Server-Timing` where the time of the op went.
+    pub const TIMING: &str = "kv-timing";
 
     /// Between nodes: random id of the node that asks.
     pub const NODE_ID: &str = "kv-node-id";

@@ -21,4 +21,5 @@ mod requests;
 mod start;
 #[allow(dead_code, reason = "shared with the fault tests, which use the rest")]
 mod support;
+mod timing;
 mod tool;
