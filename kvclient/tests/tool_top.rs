@@ -6,7 +6,8 @@ mod support;
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::OwnedFd,
+    net::TcpListener,
+    os::fd::AsFd,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -56,6 +57,19 @@ async fn one_table_where_there_is_no_terminal() {
     assert_eq!(first["last"]["reads"], 1_234);
 }
 
+/// Takes the node's place with one that accepts every connection and never answers.
+async fn falls_silent(node: &FakeNode) -> TcpListener {
+    node.stop();
+    let address = node.address.to_string();
+    loop {
+        // It takes a moment until the other one has let go.
+        match TcpListener::bind(&address) {
+            Ok(silent) => return silent,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
 /// `kv top` on a terminal of its own.
 struct OnTerminal {
     child: std::process::Child,
@@ -80,7 +94,7 @@ impl OnTerminal {
                     .unwrap(),
             )
         };
-        let mut command = kv.command(&["top"]);
+        let mut command = kv.command(&["top", "--timeout", "4s"]);
         command.env_remove("NO_COLOR").stdin(open()).stdout(open());
         let child = command.spawn().unwrap();
         rustix::io::ioctl_fionbio(&terminal, true).unwrap();
@@ -118,7 +132,7 @@ impl OnTerminal {
     }
 }
 
-fn resize(terminal: &OwnedFd, columns: u16, rows: u16) {
+fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
     let size = Winsize {
         ws_row: rows,
         ws_col: columns,
@@ -132,17 +146,29 @@ fn resize(terminal: &OwnedFd, columns: u16, rows: u16) {
 async fn a_screen_that_is_drawn_anew_until_q() {
     let kv = Tool::start(1, 1).await;
     is_busy(kv.cluster.primary(0));
-    // It takes every question and answers none: nobody waits for it.
-    kv.cluster.replica(0, 0).pause();
+    kv.cluster.primary(0).set_map(&kv.cluster.map(1));
+    let _silent = falls_silent(kv.cluster.replica(0, 0)).await;
+    let began = Instant::now();
     let mut top = OnTerminal::start(&kv);
     top.shows("\u{1b}[?1049h").await;
+    assert!(
+        began.elapsed() < Duration::from_millis(3_500),
+        "it waited for the silent one"
+    );
     assert!(top.is_raw());
     top.shows("q ends it").await;
     top.shows("1,234/s  \u{2588}").await;
     top.shows("\u{2588}\u{2588}\u{2588}").await;
-    kv.cluster.replica(0, 0).stop();
+    // A window that became small: lines are cut, and there are no more of them than fit.
+    resize(&top.terminal, 20, 2);
+    top.shows("kv top: 1 shards, ma\u{1b}[K\r").await;
+    top.shows("\nreads          1,234\u{1b}[K\u{1b}[J").await;
+    resize(&top.terminal, 100, 20);
+    top.shows("q ends it").await;
+    // It is told when its time is over; nobody has waited for that.
     top.shows("\u{1b}[31m").await;
     top.shows("down").await;
+    top.shows("no answer in time").await;
     top.terminal.write_all(b"xq").unwrap();
     top.shows("\u{1b}[?1049l").await;
     assert_eq!(top.child.wait().unwrap().code(), Some(0));

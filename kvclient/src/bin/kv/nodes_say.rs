@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use kvclient::{
     Client, ShardMap,
     attempt::AttemptError,
@@ -53,6 +53,22 @@ impl Asker {
         let maps = self.maps(kv).await;
         maps.newest()
             .map_or_else(|| kv.map(), |map| Arc::new(map.clone()))
+    }
+
+    /// The map of whichever node says it first, or the client's own if none does: for those who do not want to wait for
+    /// a node that hangs.
+    pub(crate) async fn first_map(&self, kv: &Client) -> Arc<ShardMap> {
+        let own = kv.map();
+        let nodes = own.nodes();
+        let mut answers: FuturesUnordered<_> = nodes
+            .map(|node| self.nodes.cluster_map(&node.address, None, self.timeout))
+            .collect();
+        while let Some(answer) = answers.next().await {
+            if let Ok(Some(map)) = answer {
+                return Arc::new(map);
+            }
+        }
+        Arc::clone(&own)
     }
 
     /// For what is more than a document.

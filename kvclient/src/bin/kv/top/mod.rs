@@ -34,7 +34,7 @@ pub(crate) async fn top(
     out: &mut Out,
 ) -> Result<Exit, Failure> {
     let asker = Asker::new(connected.timeout)?;
-    let map = asker.in_force(&connected.kv).await;
+    let map = asker.first_map(&connected.kv).await;
     let views = views(&map);
     let is_live = !args.once && out.format == Format::Text;
     #[cfg(unix)]
