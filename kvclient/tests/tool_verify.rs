@@ -8,8 +8,13 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::{FakeNode, FakeShard, StreamReply, found, tool::Tool};
+use support::{
+    FakeNode, FakeShard, StreamReply, found,
+    tool::{Ran, Tool},
+    wait_until,
+};
 
 /// Counts of 64 ranges, one entry in each of the first few.
 fn counts(seq: u64, entries: u64, sum: &str) -> String {
@@ -168,5 +173,26 @@ async fn deep_names_what_differs_and_looks_again_at_what_was_written() {
     assert!(
         broken.text().contains("not compared  the connection broke"),
         "{broken:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_interrupts_it_is_told_how_far_it_was() {
+    let kv = Tool::start(1, 1).await;
+    let map = kv.cluster.map(1);
+    let entries: BTreeMap<_, _> = [(b"a".to_vec(), b"1".to_vec())].into();
+    let scripted = FakeShard::of(&map, 0, &entries);
+    let primary = kv.cluster.primary(0);
+    primary.script_streams(move |request| scripted.answer(request));
+    let replica = kv.cluster.replica(0, 0);
+    replica.script_streams(|_| StreamReply::Hang);
+    let child = kv.command(&["verify", "--deep"]).spawn().unwrap();
+    wait_until("it reads the replica", || !replica.streams().is_empty()).await;
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, 130, "{ran:?}");
+    assert_eq!(
+        ran.said,
+        "kv: stopped; 0 keys were compared, 0 of them differ\n"
     );
 }
