@@ -453,6 +453,21 @@ async fn it_explains_itself() {
     assert_eq!(help.code, 0);
     assert!(help.text().contains("Exit codes:"), "{help:?}");
     assert!(kv.run(&["--version"]).text().starts_with("kv "));
+    let pages = kv.file("deep/man1");
+    let made = kv.run(&["man".as_ref(), pages.as_os_str()]);
+    assert_eq!(made.code, 0, "{made:?}");
+    for (page, part) in [
+        ("kv.1", "Exit codes"),
+        ("kv-put.1", "if\\-absent"),
+        ("kv-man.1", "manual pages"),
+    ] {
+        let text = std::fs::read_to_string(pages.join(page)).unwrap();
+        assert!(
+            text.contains(".TH") && text.contains(part),
+            "{page}: {text}"
+        );
+    }
+    assert_eq!(kv.code(&["man", "sharding.toml/man1"]), 2);
     for shell in ["bash", "zsh", "fish"] {
         let mut command = kv.command(&["completions", shell]);
         let ran = Ran::of(command.current_dir("/").output().unwrap());

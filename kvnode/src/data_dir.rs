@@ -5,6 +5,7 @@
 //! DATA/node.toml          the marker: format, node id, shard, slots, role, state, history
 //! DATA/CURRENT            name of the generation in force, "gen-1"
 //! DATA/gen-1/log, lmdb    log segments and LMDB environment of that generation
+//! DATA/gen-1/lmdb.new     a smaller copy of lmdb that is being made (`kvnode compact`)
 //! DATA/gen-2.new          a generation that is being built
 //! DATA/diverged/          tails that parted from the primary's log, kept for a person
 //! ```
@@ -29,6 +30,9 @@ use crate::{
     durable::{DataError, failed, make_dir, replace, sync_dir},
     marker::{Marker, Order, State},
 };
+
+/// Beside `lmdb` in a generation: a copy that takes its place when it is whole.
+pub(crate) const UNFINISHED_LMDB: &str = "lmdb.new";
 
 /// A locked data directory and its marker.
 #[derive(Debug)]
@@ -222,6 +226,10 @@ impl DataDir {
     /// Removes what was built and never put in force. Older generations are a person's to remove.
     fn remove_unfinished(&self) -> Result<(), DataError> {
         let in_force = self.current()?;
+        let copy = in_force.join(UNFINISHED_LMDB);
+        if copy.exists() {
+            fs::remove_dir_all(&copy).map_err(failed("cannot remove unfinished", &copy))?;
+        }
         let all = generations(&self.path)?;
         let number = all
             .iter()

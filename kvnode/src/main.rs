@@ -6,6 +6,7 @@ use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use kvnode::{
+    compact::{self, CompactError},
     config::{Cli, ConfigError, NodeConfig, Offline, ServeArgs},
     durable::DataError,
     logging::Logging,
@@ -26,8 +27,10 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Offline::Check { data }) = &cli.command {
-        return check(data);
+    match &cli.command {
+        Some(Offline::Check { data }) => return check(data),
+        Some(Offline::Compact { data }) => return compact(data),
+        None => {}
     }
     match prepare(&cli.serve) {
         Ok(None) => ExitCode::SUCCESS,
@@ -176,6 +179,25 @@ fn check(data: &std::path::Path) -> ExitCode {
         }
         Err(error) => fail(DATA_REFUSED, &error),
     }
+}
+
+fn compact(data: &std::path::Path) -> ExitCode {
+    let compacted = compact::compact(data, &mut std::io::stdout().lock());
+    compacted.map_or_else(
+        |error| {
+            let code = match &error {
+                CompactError::Data(DataError::InUse(_)) => IN_USE,
+                CompactError::Data(DataError::Refused(_)) | CompactError::Refused(_) => {
+                    DATA_REFUSED
+                }
+                CompactError::Data(DataError::Io { .. }) | CompactError::Failed(_) => {
+                    STORAGE_FAILED
+                }
+            };
+            fail(code, &error)
+        },
+        |()| ExitCode::SUCCESS,
+    )
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

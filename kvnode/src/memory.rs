@@ -12,6 +12,17 @@ pub fn anonymous_bytes() -> Option<u64> {
     field(&status(), "RssAnon:")
 }
 
+/// Memory of the machine, or of the control group if that gives less.
+pub fn machine_bytes() -> Option<u64> {
+    let machine = field(
+        &fs::read_to_string("/proc/meminfo").unwrap_or_default(),
+        "MemTotal:",
+    );
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group: Option<u64> = group.and_then(|text| text.trim().parse().ok());
+    machine.into_iter().chain(group).min()
+}
+
 fn status() -> String {
     fs::read_to_string("/proc/self/status").unwrap_or_default()
 }

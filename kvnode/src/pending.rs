@@ -1,7 +1,7 @@
 //! What of one request is done together: reads, looked up in groups; writes, queued as one and answered when as many
 //! nodes have synced each as it must reach.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use kvclient::wire::{
@@ -12,6 +12,7 @@ use kvclient::wire::{
 use crate::{
     acknowledge::{Acknowledge, Owed},
     commit::{Commit, MAX_ANSWER_BYTES, WriteOp},
+    timing::{Part, Queued, Timing},
 };
 
 /// Reads of one request that wait to be looked up.
@@ -103,11 +104,17 @@ impl PendingWrites {
     }
 
     /// Has all so far done: durable here and visible when it returns.
-    pub(crate) async fn flush(&mut self, commit: &Commit, results: &mut [OpResult]) {
+    pub(crate) async fn flush(
+        &mut self,
+        commit: &Commit,
+        results: &mut [OpResult],
+        timing: Option<&Arc<Timing>>,
+    ) {
         if self.ops.is_empty() {
             return;
         }
-        let answers = commit.write(std::mem::take(&mut self.ops)).await;
+        let ops = std::mem::take(&mut self.ops);
+        let answers = commit.write_timed(ops, timing.map(Queued::now)).await;
         for (at, answer) in self.at.drain(..).zip(answers) {
             results[at] = answer;
         }
@@ -119,9 +126,14 @@ impl PendingWrites {
         commit: &Commit,
         acknowledge: Acknowledge<'_>,
         results: &mut [OpResult],
+        timing: Option<&Arc<Timing>>,
     ) {
         for (at, owed) in self.owed {
+            let before = timing.map(|timing| timing.elapsed());
             settle(commit, acknowledge, owed, &mut results[at]).await;
+            if let (Some(timing), Some(before)) = (timing, before) {
+                timing.took(Part::Replicas, timing.elapsed() - before);
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::{
     replication::progress::Progress,
     storage::Storage,
     store::{StoreError, TOGETHER},
+    timing::{Part, Timing},
     vitals::Vitals,
 };
 
@@ -116,12 +117,29 @@ impl Service {
     /// Writes that were queued are decided, whether or not the caller still waits.
     pub async fn execute(&self, ops: Vec<Op>) -> Vec<OpResult> {
         let (arrived, kinds) = (Instant::now(), OpKind::of_each(&ops));
-        let results = self.execute_each(ops, arrived).await;
+        let results = self.execute_each(ops, arrived, None).await;
         self.metrics.saw_ops(&kinds, &results, arrived);
         results
     }
 
-    async fn execute_each(&self, ops: Vec<Op>, arrived: Instant) -> Vec<OpResult> {
+    /// As [`Self::execute`] for one op, whose times are written down.
+    ///
+    /// # Cancel safety
+    /// That of [`Self::execute`].
+    pub async fn execute_timed(&self, op: Op, timing: &Arc<Timing>) -> OpResult {
+        let (arrived, ops) = (Instant::now(), vec![op]);
+        let kinds = OpKind::of_each(&ops);
+        let results = self.execute_each(ops, arrived, Some(timing)).await;
+        self.metrics.saw_ops(&kinds, &results, arrived);
+        results.into_iter().next().unwrap_or_default()
+    }
+
+    async fn execute_each(
+        &self,
+        ops: Vec<Op>,
+        arrived: Instant,
+        timing: Option<&Arc<Timing>>,
+    ) -> Vec<OpResult> {
         let map = self.map.load();
         let storage = self.storage.load_full();
         let mut results: Vec<OpResult> = Vec::with_capacity(ops.len());
@@ -154,8 +172,9 @@ impl Service {
                 None => {
                     if !writes.is_flushed() {
                         // Those before the writes do not see them, those behind them do.
-                        self.read(storage, &mut reads, arrived, &mut results).await;
-                        writes.flush(&storage.commit, &mut results).await;
+                        self.read(storage, &mut reads, arrived, &mut results, timing)
+                            .await;
+                        writes.flush(&storage.commit, &mut results, timing).await;
                     }
                     reads.push(index, op);
                     OpResult::default()
@@ -164,9 +183,10 @@ impl Service {
             results.push(result);
         }
         if let Some(storage) = &storage {
-            self.read(storage, &mut reads, arrived, &mut results).await;
-            writes.flush(&storage.commit, &mut results).await;
-            let settled = writes.settle(&storage.commit, self.acknowledge(), &mut results);
+            self.read(storage, &mut reads, arrived, &mut results, timing)
+                .await;
+            writes.flush(&storage.commit, &mut results, timing).await;
+            let settled = writes.settle(&storage.commit, self.acknowledge(), &mut results, timing);
             settled.await;
         }
         results
@@ -361,12 +381,17 @@ impl Service {
         reads: &mut PendingReads,
         arrived: Instant,
         results: &mut [OpResult],
+        timing: Option<&Arc<Timing>>,
     ) {
         while !reads.is_answered() {
             let ops = reads.next(TOGETHER);
             let refusals = self.refuse_reads(storage, ops.clone(), arrived).await;
             let keys = ops.map(|op| op.key.as_bytes());
+            let before = timing.map(|timing| timing.elapsed());
             let found = storage.store.get_each(keys, reads.room_bytes());
+            if let (Some(timing), Some(before)) = (timing, before) {
+                timing.took(Part::Lmdb, timing.elapsed() - before);
+            }
             // Loaded after the lookup: it may say more than was seen, never less.
             let (now_ms, position) = (self.clock.now_ms(), storage.store.visible());
             for (entry, refusal) in found.into_iter().zip(refusals) {
@@ -447,7 +472,8 @@ async fn reach(storage: &Storage, wanted: Position, until: Instant) -> Result<()
     }
 }
 
-fn behind(storage: &Storage, message: String) -> OpResult {
+/// The refusal of a node that has not come that far; it says how far it is.
+pub fn behind(storage: &Storage, message: String) -> OpResult {
     let mut behind = OpResult::refused(ErrorCode::Behind, message, None);
     behind.position = Some(storage.store.visible());
     behind

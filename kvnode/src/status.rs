@@ -9,7 +9,13 @@ use futures_util::future::join_all;
 use kvclient::{position::Position, wire::route};
 use serde::{Deserialize, Serialize};
 
-use crate::{ownership::own_shard, replication::acks, service::Service, storage::Storage};
+use crate::{
+    machine::{MachineStatus, SettingsStatus},
+    ownership::own_shard,
+    replication::acks,
+    service::Service,
+    storage::Storage,
+};
 
 /// How long another node has to tell its state.
 const ASK_FOR: Duration = Duration::from_millis(500);
@@ -71,6 +77,12 @@ pub struct NodeStatus {
     pub version: String,
     /// Whether it listens beyond loopback without credentials.
     pub insecure_no_auth: bool,
+    /// Its machine.
+    #[serde(default)]
+    pub machine: MachineStatus,
+    /// What it was set to.
+    #[serde(default)]
+    pub settings: SettingsStatus,
 }
 
 /// A replica as its primary sees it.
@@ -181,6 +193,8 @@ impl Service {
             uptime_seconds: self.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             insecure_no_auth: self.config.insecure_no_auth,
+            machine: MachineStatus::look(&self.config.data),
+            settings: SettingsStatus::of(&self.config),
         }
     }
 

@@ -46,6 +46,8 @@ pub mod route {
     pub const SNAPSHOT: &str = "/snapshot";
     /// This node's state.
     pub const STATUS: &str = "/status";
+    /// Counts and sums of what this node contains at a seq.
+    pub const STATUS_SUMS: &str = "/status/sums";
     /// This node's last minutes.
     pub const STATUS_HISTORY: &str = "/status/history";
     /// The process is alive.
@@ -86,6 +88,8 @@ pub mod header {
     pub const ACK: &str = "kv-ack";
     /// Identity of a write, so that a repeat is answered and not done again.
     pub const REQUEST_ID: &str = "kv-request-id";
+    /// `1`: the answer says in `Server-Timing` where the time of the op went.
+    pub const TIMING: &str = "kv-timing";
 
     /// Between nodes: random id of the node that asks.
     pub const NODE_ID: &str = "kv-node-id";

@@ -93,6 +93,7 @@ pub(crate) enum Part {
 }
 
 pub(super) type Script = Arc<dyn Fn(&Op) -> Reply + Send + Sync>;
+type DocumentScript = Arc<dyn Fn(&str) -> Option<(u16, String)> + Send + Sync>;
 type StreamScript = Arc<dyn Fn(&Request) -> StreamReply + Send + Sync>;
 
 pub(crate) struct FakeNode {
@@ -113,6 +114,7 @@ struct Shared {
     open: AtomicUsize,
     most_open: AtomicUsize,
     batches: Mutex<Vec<Vec<Op>>>,
+    documents: Mutex<Option<DocumentScript>>,
     stream_script: Mutex<Option<StreamScript>>,
     streams: Mutex<Vec<Request>>,
     /// Streams that hung until the client closed them.
@@ -143,6 +145,7 @@ impl FakeNode {
                 open: AtomicUsize::new(0),
                 most_open: AtomicUsize::new(0),
                 batches: Mutex::default(),
+                documents: Mutex::default(),
                 stream_script: Mutex::default(),
                 streams: Mutex::default(),
                 closed_streams: AtomicUsize::new(0),
@@ -181,6 +184,14 @@ impl FakeNode {
         script: impl Fn(&Request) -> StreamReply + Send + Sync + 'static,
     ) {
         *self.shared.stream_script.lock().unwrap() = Some(Arc::new(script));
+    }
+
+    /// What it answers to a path that is neither for ops nor the map, such as `/status`: status and body.
+    pub(crate) fn script_documents(
+        &self,
+        script: impl Fn(&str) -> Option<(u16, String)> + Send + Sync + 'static,
+    ) {
+        *self.shared.documents.lock().unwrap() = Some(Arc::new(script));
     }
 
     /// All requests for streams so far.
@@ -433,7 +444,11 @@ async fn closed(stream: &TcpStream) {
 
 async fn answer(shared: &Shared, request: &Request) -> (Vec<u8>, Then) {
     if request.uri != "/cluster/map" {
-        return answer_ops(shared, request).await;
+        let documents = shared.documents.lock().unwrap().clone();
+        return match documents.and_then(|script| script(&request.uri)) {
+            Some((status, body)) => (http(status, &[], body.as_bytes()), Then::GoOn),
+            None => answer_ops(shared, request).await,
+        };
     }
     shared.map_requests.fetch_add(1, Ordering::SeqCst);
     if shared.map_hangs.load(Ordering::SeqCst) {
@@ -532,6 +547,8 @@ fn lone_op(request: &Request) -> Op {
     op.terms.request_id = request.request_id.as_deref().map(request_id);
     let ack = request.header("kv-ack");
     op.terms.ack = ack.and_then(|text| Ack::from_text(&text).unwrap());
+    let min_position = request.header("kv-min-position");
+    op.terms.min_position = min_position.map(|text| text.parse().unwrap());
     let wait_ms = request.header("kv-wait-ms");
     op.terms.wait_ms = wait_ms.map(|text| text.parse().unwrap());
     op

@@ -13,6 +13,7 @@ use kvclient::{
 use tokio::sync::oneshot;
 
 use super::identity::Identity;
+use crate::timing::Queued;
 
 /// A write with the time at which its caller stops waiting.
 #[derive(Debug)]
@@ -113,6 +114,8 @@ pub(super) enum Command {
     Writes {
         ops: Vec<WriteOp>,
         reply: oneshot::Sender<Vec<OpResult>>,
+        /// Where their times are written down, if somebody wants to know.
+        timed: Option<Queued>,
     },
     Atomic {
         batch: AtomicOps,

@@ -2,7 +2,7 @@
 //!
 //! All of it goes if the frame is refused: changes, marks of requests, and the answers that rest on them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use kvclient::{
@@ -21,7 +21,7 @@ use super::{
     marks::Marks,
     remembered::Known,
 };
-use crate::{hashing::Seeded, store::Entry};
+use crate::{hashing::Seeded, store::Entry, timing::Queued};
 
 /// What will become one frame, with the answers that wait for it.
 pub(super) struct Group {
@@ -34,6 +34,8 @@ pub(super) struct Group {
     /// Of the records.
     marks: Marks,
     pub(super) time_ms: u64,
+    /// What the sync of its last frame took, if it has had one.
+    pub(super) synced_in: Option<Duration>,
     pub(super) waiting: Vec<Waiting>,
 }
 
@@ -42,6 +44,7 @@ pub(super) enum Waiting {
     Writes {
         answers: Answers,
         reply: oneshot::Sender<Vec<OpResult>>,
+        timed: Option<Queued>,
     },
     Atomic {
         answer: AtomicAnswer,
@@ -101,6 +104,7 @@ impl Group {
             indexed: 0,
             marks: Marks::default(),
             time_ms,
+            synced_in: None,
             waiting: Vec::new(),
         }
     }
@@ -115,8 +119,15 @@ impl Group {
     pub(super) fn answer(&mut self, refusal: Option<&Refusal>) {
         for waiting in self.waiting.drain(..) {
             match waiting {
-                Waiting::Writes { mut answers, reply } => {
+                Waiting::Writes {
+                    mut answers,
+                    reply,
+                    timed,
+                } => {
                     answers.settle(refusal);
+                    if let Some(timed) = timed {
+                        timed.synced(self.synced_in);
+                    }
                     let _ = reply.send(answers.results);
                 }
                 Waiting::Atomic {

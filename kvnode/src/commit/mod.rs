@@ -58,7 +58,7 @@ use remembered::Remembered;
 use thread::{Committer, QUIET_AFTER, Shared, Then};
 use turn::{Asked, Turns, Waits, only_writes_here};
 
-use crate::{clock::ShardClock, log::LogWriter, store::Store};
+use crate::{clock::ShardClock, log::LogWriter, store::Store, timing::Queued};
 
 /// How many commands may wait. Each holds at most a batch; what a queue this long means is that the disk is slower
 /// than the callers, and they must feel it.
@@ -118,6 +118,7 @@ pub fn start(parts: CommitParts) -> std::io::Result<(Commit, CommitThread)> {
         remembered: Remembered::default(),
         scratch: Vec::new(),
         recent_sync: Duration::ZERO,
+        last_sync: Duration::ZERO,
         small_groups: QUIET_AFTER,
     };
     let turns = Arc::new(Turns::new(committer));
@@ -153,8 +154,17 @@ impl Commit {
     /// # Cancel safety
     /// Once queued the ops are decided, whether or not the caller still waits.
     pub async fn write(&self, ops: Vec<WriteOp>) -> Vec<OpResult> {
+        self.write_timed(ops, None).await
+    }
+
+    /// As [`Self::write`]; the times go where `timed` says.
+    ///
+    /// # Cancel safety
+    /// As [`Self::write`].
+    pub async fn write_timed(&self, ops: Vec<WriteOp>, timed: Option<Queued>) -> Vec<OpResult> {
         let count = ops.len();
-        let answers = self.ask(|reply| Command::Writes { ops, reply }).await;
+        let command = |reply| Command::Writes { ops, reply, timed };
+        let answers = self.ask(command).await;
         answers.unwrap_or_else(|failed| vec![failed; count])
     }
 

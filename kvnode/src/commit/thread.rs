@@ -114,6 +114,8 @@ pub(super) struct Committer {
     pub(super) scratch: Vec<u8>,
     /// Moving average of what an append with its sync took.
     pub(super) recent_sync: Duration,
+    /// What the last one took.
+    pub(super) last_sync: Duration,
     /// Groups in a row that were small.
     pub(super) small_groups: u32,
 }
@@ -172,9 +174,13 @@ impl Committer {
                 }
                 #[cfg(test)]
                 Command::Run(work) => work(),
-                Command::Writes { ops: writes, reply } => {
+                Command::Writes {
+                    ops: writes,
+                    reply,
+                    timed,
+                } => {
                     ops += writes.len();
-                    self.decide_writes(&mut group, writes, reply)?;
+                    self.decide_writes(&mut group, writes, reply, timed)?;
                 }
                 Command::Atomic { batch, reply } => {
                     ops += batch.ops.len();
@@ -325,6 +331,7 @@ impl Committer {
         if let Some(refusal) = self.sync(std::slice::from_ref(&frame))? {
             return Ok(Some(refusal));
         }
+        group.synced_in = Some(self.last_sync);
         faults::point("commit.before_publish");
         let time_ms = frame.header.time_ms;
         self.publish(frame.header.link(), time_ms, &records)?;
@@ -353,6 +360,7 @@ impl Committer {
         let add = |counter: &AtomicU64, value: u64| counter.fetch_add(value, Ordering::Relaxed);
         let took = before.elapsed();
         self.recent_sync = (self.recent_sync * 3 + took) / 4;
+        self.last_sync = took;
         stats.sync_seconds.observe(took.as_secs_f64());
         add(&stats.frames, frames.len() as u64);
         let records = frames

@@ -24,7 +24,10 @@ use super::{
     remembered::Known,
     thread::{Committer, Failed, RECORD_OVERHEAD_BYTES},
 };
-use crate::store::{Entry, StoreError};
+use crate::{
+    store::{Entry, StoreError},
+    timing::Queued,
+};
 
 impl Committer {
     /// Decides the writes of one command and has their answers wait for the frame.
@@ -33,7 +36,11 @@ impl Committer {
         group: &mut Group,
         writes: Vec<WriteOp>,
         reply: oneshot::Sender<Vec<OpResult>>,
+        timed: Option<Queued>,
     ) -> Result<(), Failed> {
+        if let Some(timed) = &timed {
+            timed.taken();
+        }
         // A batch may fill more than one frame. Answers share the fate of the frame whose records they may rest on:
         // those since its first record.
         let mut answers = Answers::with_capacity(writes.len());
@@ -61,7 +68,11 @@ impl Committer {
                 answers.settle(None);
             }
         }
-        group.waiting.push(Waiting::Writes { answers, reply });
+        group.waiting.push(Waiting::Writes {
+            answers,
+            reply,
+            timed,
+        });
         Ok(())
     }
 

@@ -32,6 +32,15 @@ pub enum Offline {
         #[arg(long)]
         data: PathBuf,
     },
+    /// Rewrite a stopped node's LMDB file without its free pages.
+    ///
+    /// The copy needs room beside the old file, as much as is said before it begins. It takes the old one's place only
+    /// when it is synced and verified; interrupted at any moment, the node starts on one of them.
+    Compact {
+        /// The node's data directory.
+        #[arg(long)]
+        data: PathBuf,
+    },
 }
 
 /// What can be typed. Every setting may also stand in the `--settings` file, under its long name with `_`.

@@ -1,11 +1,18 @@
 //! `/kv/{key}` and `/kv?key=`: one op each, raw bytes in and out.
 
-use actix_web::{HttpRequest, HttpResponse, http::Method, web};
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::{Method, header::HeaderName},
+    web,
+};
 use kvclient::{
     key::Key,
     wire::{
         batch::{Action, Op, Terms},
         error::{Applied, ErrorCode},
+        header,
         query::Query,
     },
 };
@@ -14,10 +21,15 @@ use super::{answer, awake, body, guard, past, request, request::BadRequest};
 use crate::{
     ownership::{Access, Decision},
     service::{Service, turned_away},
+    timing::{Part, Timing},
 };
+
+/// Of the W3C's "Server Timing": browsers show it, curl -v too.
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Reads an entry.
 pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+    let timing = timing(&request);
     let mut at = None;
     let op = request::key_and_query(&request).and_then(|(key, query)| {
         only(&query, &["key", "at"])?;
@@ -34,7 +46,7 @@ pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> Ht
         })
     });
     match (op, at) {
-        (Ok(op), None) => run(&request, op, &service).await,
+        (Ok(op), None) => run(&request, op, &service, timing).await,
         (Ok(op), Some(at)) => past::entry(&request, op, at, &service).await,
         (Err(error), _) => answer::op(&request, error.into_result(None), &service),
     }
@@ -46,6 +58,7 @@ pub(super) async fn write(
     payload: &mut web::Payload,
     service: web::Data<Service>,
 ) -> HttpResponse {
+    let timing = timing(&request);
     let (key, query) = match request::key_and_query(&request) {
         Ok(found) => found,
         Err(error) => return refuse(&request, payload, error, &service).await,
@@ -58,6 +71,9 @@ pub(super) async fn write(
     );
     let limit = service.config.sizes.max_value_bytes;
     let body = body::read(&service, &request, payload, limit).await;
+    if let Some(timing) = &timing {
+        timing.took(Part::Body, timing.elapsed());
+    }
     if let Some(result) = elsewhere {
         return answer::op(&request, result, &service);
     }
@@ -68,7 +84,7 @@ pub(super) async fn write(
         Ok(Op { key, action, terms })
     });
     match op {
-        Ok(op) => run(&request, op, &service).await,
+        Ok(op) => run(&request, op, &service, timing).await,
         Err(error) => answer::op(&request, error.into_result(Some(Applied::No)), &service),
     }
 }
@@ -120,9 +136,28 @@ fn is_ours(key: &Key, access: Access, service: &Service) -> bool {
     service.route(key, access, &service.map.load()) == Decision::Serve
 }
 
-async fn run(request: &HttpRequest, op: Op, service: &Service) -> HttpResponse {
-    let result = awake::execute_one(service, op).await;
-    answer::op(request, result, service)
+/// Where times are written down, if they are asked for.
+fn timing(request: &HttpRequest) -> Option<Arc<Timing>> {
+    let asked = request.headers().get(header::TIMING)?;
+    (asked == "1").then(Timing::begin)
+}
+
+async fn run(
+    request: &HttpRequest,
+    op: Op,
+    service: &Service,
+    timing: Option<Arc<Timing>>,
+) -> HttpResponse {
+    let Some(timing) = timing else {
+        let result = awake::execute_one(service, op).await;
+        return answer::op(request, result, service);
+    };
+    let result = service.execute_timed(op, &timing).await;
+    let mut response = answer::op(request, result, service);
+    if let Ok(value) = timing.to_header().parse() {
+        response.headers_mut().insert(SERVER_TIMING.clone(), value);
+    }
+    response
 }
 
 async fn refuse(

@@ -20,6 +20,7 @@ mod past;
 mod request;
 mod scan;
 mod slow;
+mod sums;
 mod unread;
 mod watch;
 
@@ -107,6 +108,7 @@ async fn handle(
         route::CLUSTER_STATUS => admin::cluster_status(service, cluster_status).await,
         route::STATUS => admin::status(service).await,
         route::STATUS_HISTORY => admin::history(request, service).await,
+        route::STATUS_SUMS => sums::sums(request, service).await,
         route::HEALTHZ => admin::healthz(service).await,
         route::READYZ => admin::readyz(service).await,
         route::METRICS => metrics::metrics(request, service).await,
@@ -132,6 +134,7 @@ const READ_ONLY_PATHS: &[&str] = &[
     route::CLUSTER_STATUS,
     route::STATUS,
     route::STATUS_HISTORY,
+    route::STATUS_SUMS,
     route::HEALTHZ,
     route::READYZ,
     route::METRICS,

@@ -19,6 +19,7 @@ use kvclient::{
 use tokio::sync::watch;
 
 use super::{
+    counting::Counting,
     env::Env,
     error::StoreError,
     meta::Meta,
@@ -83,6 +84,8 @@ pub(super) struct State {
     pub(super) checkpoints: VecDeque<Checkpoint>,
     /// The newest of them that stands at a multiple.
     pub(super) at_multiple: Option<Checkpoint>,
+    /// States that somebody wants to compare.
+    pub(super) counting: Counting,
     pub(super) flushes: u64,
     pub(super) flush_times: Histogram,
     /// The client at which the next flush goes on to look for requests to forget.
@@ -128,6 +131,7 @@ impl Core {
                 closing: false,
                 checkpoints: VecDeque::new(),
                 at_multiple: None,
+                counting: Counting::default(),
                 flushes: 0,
                 flush_times: Histogram::default(),
                 sweep_from: 0,

@@ -17,7 +17,8 @@ use std::{
 };
 
 use heed::{
-    CommitOrAbort, Database, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls, types::Bytes,
+    CommitOrAbort, CompactionOption, Database, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls,
+    types::Bytes,
 };
 
 use super::{error::StoreError, long_reads::LongReads};
@@ -158,6 +159,22 @@ impl Env {
     /// next one waits for ever (heed issue 339).
     pub(super) fn write(&self) -> Result<RwTxn<'_>, StoreError> {
         Ok(self.env.write_txn()?)
+    }
+
+    /// Pages that hold something, in bytes, and the two that every file begins with: what a copy without free pages has.
+    pub(super) fn live_bytes(&self) -> Result<u64, StoreError> {
+        let txn = self.read()?;
+        let mut bytes = self.env.unnamed_database_stat().non_free_page_size();
+        for table in [&self.data, &self.expiry, &self.requests, &self.meta] {
+            bytes += table.stat(&txn)?.non_free_page_size();
+        }
+        let page_bytes = self.env.unnamed_database_stat().page_size as usize;
+        Ok((bytes + 2 * page_bytes) as u64)
+    }
+
+    /// Writes a copy without free pages into an empty file, which is not synced.
+    pub(super) fn copy_compactly(&self, file: &mut File) -> Result<(), StoreError> {
+        Ok(self.env.copy_to_file(file, CompactionOption::Enabled)?)
     }
 
     /// How full the map is.

@@ -169,6 +169,8 @@ impl Core {
         state.no_room = None;
         if let Job::Flush(_) = job {
             state.flushes += 1;
+            let meta = Arc::clone(&state.meta);
+            state.counting.flushed(&meta);
             let checkpoint = state.add_checkpoint();
             if self.passes_checkpoint(before, applied.position.seq) {
                 state.at_multiple = Some(checkpoint);

@@ -13,6 +13,8 @@
 #[doc(hidden)]
 pub mod bench;
 mod core;
+mod count;
+mod counting;
 mod due;
 mod effect;
 mod env;
@@ -38,6 +40,7 @@ mod view;
 mod writer;
 
 use std::{
+    fs::File,
     path::Path,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -47,7 +50,7 @@ use std::{
 use bytes::Bytes;
 use kvclient::{
     faults::{self, Guarantee},
-    position::{Lineage, Position},
+    position::{Lineage, Position, Seq},
     wire::log::{Link, Record},
 };
 use tokio::sync::watch;
@@ -57,6 +60,7 @@ use crate::metrics::Times;
 
 pub use self::{
     core::{Checkpoint, StoreOptions},
+    counting::{Count, CountAt},
     error::StoreError,
     memtable::TOGETHER,
     meta::{Meta, STORE_FORMAT},
@@ -352,6 +356,33 @@ impl Store {
     /// is older.
     pub fn newest_checkpoints(&self, count: usize) -> Vec<Checkpoint> {
         self.inner.core.newest_checkpoints(count)
+    }
+
+    /// What is contained at the end of the first frame that reaches `seq`, for comparison with another node's. If it
+    /// is `Waiting`, ask again when [`Self::subscribe_applied`] tells of a change; the flush does not wait until a
+    /// memtable is full.
+    ///
+    /// # Errors
+    /// `Full`: no room to flush; ask again later. `Fatal`: exit 5.
+    pub fn count_at(&self, seq: Seq) -> Result<CountAt, StoreError> {
+        self.inner.core.count_at(seq)
+    }
+
+    /// Bytes of pages in LMDB that hold something: the size of what [`Self::compact_into`] writes.
+    ///
+    /// # Errors
+    /// `Busy`: try again. `Fatal`: exit 5.
+    pub fn live_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.core.env.live_bytes()
+    }
+
+    /// Writes what is in LMDB into an empty file, without free pages. Nothing may be published meanwhile if the copy is
+    /// to take this one's place. It is not synced.
+    ///
+    /// # Errors
+    /// `Full`: no room. `Fatal`: it cannot be read or written. The copy is of no use then.
+    pub fn compact_into(&self, file: &mut File) -> Result<(), StoreError> {
+        self.inner.core.env.copy_compactly(file)
     }
 
     /// What it counts.

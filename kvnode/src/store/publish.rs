@@ -69,7 +69,8 @@ impl Core {
         let full = self.is_due(&view, &active);
         drop(active);
         self.visible_watch.send_replace(link.position);
-        if full || self.passes_checkpoint(visible.seq, link.position.seq) {
+        let is_wanted = state.counting.wants(link.position.seq);
+        if full || is_wanted || self.passes_checkpoint(visible.seq, link.position.seq) {
             self.freeze(&mut state);
         }
         Ok(())

@@ -7,6 +7,7 @@
 mod ack;
 mod atomic;
 mod changes;
+mod compact;
 mod crash;
 mod forged;
 mod keys;
@@ -20,3 +21,5 @@ mod requests;
 mod start;
 #[allow(dead_code, reason = "shared with the fault tests, which use the rest")]
 mod support;
+mod timing;
+mod tool;

@@ -99,6 +99,8 @@ async fn every_field_of_a_status_is_described() {
         ("Sample", &sample),
         ("NodeStatus", &status),
         ("ReplicaStatus", &status["replicas"][0]),
+        ("MachineStatus", &status["machine"]),
+        ("SettingsStatus", &status["settings"]),
     ] {
         let fields = object.as_object().expect("an object");
         for field in fields.keys() {

@@ -13,6 +13,8 @@ use crate::{
     lines::args::{ExportArgs, ImportArgs},
     terms::{AckArgs, Moment, Who, duration, moment},
     text::KeyFormat,
+    top::args::TopArgs,
+    verify::args::VerifyArgs,
 };
 
 /// Reads and writes a sharded key-value store, and shows how it is doing.
@@ -146,6 +148,11 @@ pub(crate) enum Command {
     },
     /// Show how every node is doing
     Status,
+    /// Show how busy every node is, anew each second; q or Ctrl-C ends it
+    ///
+    /// Reads and writes of the last second, their times, lag, sizes, memory; on top all nodes together, with a minute behind
+    /// them. Where standard output is no terminal, one table. NO_COLOR is heeded.
+    Top(TopArgs),
     /// Print the shard map that is in force
     Map,
     /// Copy the cluster into a directory, or bring the copy there up to date
@@ -163,6 +170,12 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Store entries from lines of JSON, as export writes them
     Import(ImportArgs),
+    /// Compare replicas with their primary: exit code 1 if one of them has something else
+    /// Counts and sums in 64 ranges of slots, all at one position, which takes moments. They are of what a node has
+    /// written; --deep reads every entry of every node and compares position and value. Both may run beside writes.
+    Verify(VerifyArgs),
+    /// Say what is wrong with map and nodes and what to do, a finding a line; exit code 1 if there is an error
+    Doctor,
     /// Measure how much the cluster does, under the core workloads of YCSB
     ///
     /// Stores its keys, bench: and 16 hex digits each, where they are missing, and leaves them there for the next run;
@@ -176,6 +189,13 @@ pub(crate) enum Command {
     Completions {
         /// For which shell
         shell: Shell,
+    },
+    /// Write the manual pages, kv.1 and one for each command, into a directory
+    ///
+    /// kv man ~/.local/share/man/man1, and man finds them.
+    Man {
+        /// Made if it is not there
+        dir: PathBuf,
     },
 }
 
@@ -239,7 +259,11 @@ impl Command {
             | Self::Export(_)
             | Self::Status
             | Self::Map
-            | Self::Completions { .. } => None,
+            | Self::Verify(_)
+            | Self::Top(_)
+            | Self::Doctor
+            | Self::Completions { .. }
+            | Self::Man { .. } => None,
         }
     }
 }

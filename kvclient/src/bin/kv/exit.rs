@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     /// Done.
     #[default]
     Done = 0,
-    /// The answer is no: a key is absent, a node is not ready.
+    /// The answer is no: a key is absent, a node is not ready, a replica differs, something is wrong.
     No = 1,
     /// The request can never succeed as written.
     Wrong = 2,
@@ -31,13 +31,14 @@ pub(crate) enum Exit {
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0    done
-  1    the answer is no: the key is absent, a node does not answer or is not ready
+  1    the answer is no: the key is absent, a node does not answer or is not ready, a replica
+       differs, the doctor finds an error
   2    wrong usage; this can never succeed as written
   3    a condition did not hold, or what was to be continued is gone; not applied
   4    nobody answered in time; not applied, so it can be tried again
   5    nobody answered in time, and the write may have been applied
   6    anything else: denied, no room left, nodes and map disagree, damaged data
-  130  a scan, a copy or a measurement was stopped by Ctrl-C
+  130  a scan, a copy, a comparison or a measurement was stopped by Ctrl-C
   Of several keys: 5 if any of them ended so, else the largest.";
 
 impl Exit {

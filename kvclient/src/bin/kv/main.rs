@@ -7,13 +7,16 @@ mod args;
 mod backup;
 mod bench;
 mod connect;
+mod doctor;
 mod entries;
 mod exit;
 mod failure;
 mod history;
 mod lines;
+mod man;
 mod map;
 mod nodes_say;
+mod numbers;
 mod out;
 mod route;
 mod scan;
@@ -22,7 +25,9 @@ mod status;
 mod stop;
 mod terms;
 mod text;
+mod top;
 mod undo;
+mod verify;
 mod watch;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -72,9 +77,11 @@ fn in_runtime(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
 }
 
 async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
-    // Needs no cluster.
-    if let Command::Completions { shell } = &cli.command {
-        return completions(*shell, out);
+    // These need no cluster.
+    match &cli.command {
+        Command::Completions { shell } => return completions(*shell, out),
+        Command::Man { dir } => return man::man(dir, out),
+        _ => {}
     }
     if let Command::Backup(args) = &cli.command
         && args.verify
@@ -125,7 +132,11 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Import(args) => lines::import(kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
+        Command::Top(args) => top::top(connected, args, out).await,
+        Command::Doctor => doctor::doctor(connected, out).await,
+        Command::Verify(args) => verify::verify(connected, args, out).await,
         Command::Completions { shell } => completions(*shell, out),
+        Command::Man { dir } => man::man(dir, out),
     }
 }
 

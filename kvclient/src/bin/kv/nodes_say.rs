@@ -1,8 +1,8 @@
 //! What all nodes of a map say when they are asked at the same time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use kvclient::{
     Client, ShardMap,
     attempt::AttemptError,
@@ -51,6 +51,39 @@ impl Asker {
         Maps {
             answers: join_all(asked).await,
         }
+    }
+
+    /// The map in force: the newest that a node has, or the client's own if none answers.
+    pub(crate) async fn in_force(&self, kv: &Client) -> Arc<ShardMap> {
+        let maps = self.maps(kv).await;
+        maps.newest()
+            .map_or_else(|| kv.map(), |map| Arc::new(map.clone()))
+    }
+
+    /// The map of whichever node says it first, or the client's own if none does: for those who do not want to wait for
+    /// a node that hangs.
+    pub(crate) async fn first_map(&self, kv: &Client) -> Arc<ShardMap> {
+        let own = kv.map();
+        let nodes = own.nodes();
+        let mut answers: FuturesUnordered<_> = nodes
+            .map(|node| self.nodes.cluster_map(&node.address, None, self.timeout))
+            .collect();
+        while let Some(answer) = answers.next().await {
+            if let Ok(Some(map)) = answer {
+                return Arc::new(map);
+            }
+        }
+        Arc::clone(&own)
+    }
+
+    /// For what is more than a document.
+    pub(crate) fn nodes(&self) -> &NodeClient {
+        &self.nodes
+    }
+
+    /// Longest wait for an answer.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Asks one node for a document.

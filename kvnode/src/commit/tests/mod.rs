@@ -245,7 +245,14 @@ async fn alone(commit: &Commit, write: WriteOp) -> (Command, oneshot::Receiver<V
     while !commit.turns.wait().alone() {
         tokio::task::yield_now().await;
     }
-    (Command::Writes { ops, reply }, answer)
+    (
+        Command::Writes {
+            ops,
+            reply,
+            timed: None,
+        },
+        answer,
+    )
 }
 
 #[tokio::test]
@@ -286,7 +293,11 @@ async fn what_waits_is_not_overtaken() {
     assert!(
         commit
             .turns
-            .try_take(Command::Writes { ops, reply })
+            .try_take(Command::Writes {
+                ops,
+                reply,
+                timed: None,
+            })
             .is_err()
     );
     drop(go_on);

@@ -6,6 +6,7 @@
 //! dashboard knows. Counts of commits begin anew when a replica changes to another generation, as after a restart.
 
 mod classic;
+mod disk;
 mod times;
 
 use std::{
@@ -64,6 +65,7 @@ fn render(service: &Service) -> Result<String, fmt::Error> {
     node(&mut registry, service);
     requests(&mut registry, service);
     replication(&mut registry, service);
+    disk::disk(&mut registry, service);
     if let Some(storage) = &*service.storage.load() {
         commits(&mut registry, storage);
         positions(&mut registry, storage);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::store::{IDLE_MS, RequestId, StoreError, env::Env};
+use crate::store::{Count, CountAt, IDLE_MS, RequestId, StoreError, env::Env};
 
 #[test]
 fn what_was_flushed_is_there_after_reopening() {
@@ -331,6 +331,50 @@ fn checkpoints_stand_at_multiples_whatever_the_frames() {
     let other = digests(&[10; 25]);
     assert!(one.0.is_some() && one.1.is_some());
     assert_eq!(one, other);
+}
+
+/// Two stores that flush where they like are compared where somebody says.
+#[test]
+fn what_is_contained_at_a_seq_is_the_same_whatever_was_flushed_before() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let counts = dirs.each_ref().map(|dir| {
+        let store = open(dir.path());
+        for n in 0..10 {
+            store.add(vec![
+                put("a", n.to_string(), None),
+                delete("b"),
+                put(&n.to_string(), "", None),
+            ]);
+            if n == 4 && dir.path() == dirs[0].path() {
+                store.flush().unwrap();
+            }
+        }
+        // Wanted before it is there: the first frame end behind it counts, and nothing later.
+        assert!(matches!(store.count_at(32), Ok(CountAt::Waiting)));
+        store.add(vec![
+            put("c", "1", None),
+            put("d", "1", None),
+            put("e", "1", None),
+        ]);
+        store.add(vec![put("f", "1", None)]);
+        assert!(matches!(store.count_at(31), Ok(CountAt::Passed(at)) if at.seq == 34));
+        let behind = count_of(&store, 32);
+        // Wanted when it is the last one.
+        let last = count_of(&store, 34);
+        assert_eq!((behind.position().seq, last.position().seq), (33, 34));
+        assert_eq!((behind.sums().entries(), last.sums().entries()), (14, 15));
+        [behind.sums().clone(), last.sums().clone()]
+    });
+    assert_eq!(counts[0], counts[1]);
+}
+
+fn count_of(store: &Store, seq: Seq) -> Count {
+    store.count_at(seq).unwrap();
+    store.flush().unwrap();
+    match store.count_at(seq).unwrap() {
+        CountAt::Counted(count) => count,
+        other => panic!("seq {seq} is not counted: {other:?}"),
+    }
 }
 
 #[test]

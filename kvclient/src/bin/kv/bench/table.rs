@@ -1,7 +1,10 @@
 //! A report for people: what was run, the figures in a table, what they are times of.
 
 use super::report::{KindReport, Latency, Report};
-use crate::text::harmless;
+use crate::{
+    numbers::{grouped, time},
+    text::harmless,
+};
 
 const HEAD: [&str; 8] = ["", "ops", "mean", "p50", "p95", "p99", "p99.9", "max"];
 
@@ -121,16 +124,6 @@ fn aligned(rows: &[[String; HEAD.len()]]) -> String {
     text
 }
 
-/// Microseconds in a unit that fits.
-fn time(micros: f64) -> String {
-    match micros {
-        0.0..1_000.0 => format!("{micros:.0} us"),
-        1_000.0..10_000.0 => format!("{:.2} ms", micros / 1e3),
-        10_000.0..1_000_000.0 => format!("{:.1} ms", micros / 1e3),
-        _ => format!("{:.2} s", micros / 1e6),
-    }
-}
-
 fn grouped_rounded(number: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
@@ -141,44 +134,10 @@ fn grouped_rounded(number: f64) -> String {
     grouped(whole)
 }
 
-/// With commas between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::report::tests::sample;
-
-    #[test]
-    fn numbers_and_times_for_people() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(grouped(number), text);
-        }
-        for (micros, text) in [
-            (0.0, "0 us"),
-            (76.5, "76 us"),
-            (1_234.0, "1.23 ms"),
-            (45_678.0, "45.7 ms"),
-            (5_000_000.0, "5.00 s"),
-        ] {
-            assert_eq!(time(micros), text);
-        }
-    }
 
     #[tokio::test]
     async fn an_open_loop_shows_both_times() {
