@@ -10,6 +10,7 @@ It loads the shard map from any node, computes slots itself, sends writes to pri
 and replicas, so that nobody sees less than he wrote or read before. What it does follows docs/protocol.md, which says why.
 
 A `Client` may be shared by threads; each request has a connection of its own while it runs. A `Watch` belongs to one thread.
+After a fork the child may go on with the `Client`, as a client of its own; a `Watch` stays with the parent.
 Errors tell what became of a write: `NotApplied` (and never will be) or `Unknown` (may have been applied, or may yet be).
 """
 from __future__ import annotations
@@ -23,6 +24,7 @@ import dataclasses
 import heapq
 import http.client
 import json
+import os
 import queue
 import random
 import socket
@@ -31,6 +33,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 from urllib.parse import quote
 
@@ -476,6 +479,11 @@ class _Wire:
         for node in list(self._idle):
             self.forget(node)
 
+    def begin_anew(self) -> None:
+        """Lets go of all connections; whoever else has them keeps them."""
+        self._lock = threading.Lock()
+        self.close()
+
 
 # --- the client -------------------------------------------------------------------------------------------------------
 
@@ -879,22 +887,31 @@ class _State:
         self._last_refresh, self._is_old = 0.0, False
         self._client, self._n = uuid.uuid4(), 0
         self._under_way: Set[int] = set()
+        _states.add(self)
 
     @contextlib.contextmanager
     def request_ids(self, writes: List[_Op]) -> Iterator[None]:
         """Gives each write a number for as long as its caller waits. The floor is the lowest that any caller waits for."""
         with self._lock:
+            client, under_way = self._client, self._under_way
             numbers = list(range(self._n + 1, self._n + 1 + len(writes)))
             self._n += len(writes)
-            self._under_way.update(numbers)
-            floor = min(self._under_way, default=0)
+            under_way.update(numbers)
+            floor = min(under_way, default=0)
         for op, n in zip(writes, numbers):
-            op.headers["Kv-Request-Id"] = op.line["request_id"] = f"{self._client}.{n};floor={floor}"
+            op.headers["Kv-Request-Id"] = op.line["request_id"] = f"{client}.{n};floor={floor}"
         try:
             yield
         finally:
             with self._lock:
-                self._under_way.difference_update(numbers)
+                under_way.difference_update(numbers)
+
+    def begin_anew(self) -> None:
+        """In a process that was forked: another client, with ids, locks and connections of its own. Under the ids of its
+        parent a write would be answered as one of the parent's, not done; and in one connection bytes of both would mix."""
+        self._lock, self._refreshing = threading.Lock(), threading.Lock()
+        self._client, self._n, self._under_way = uuid.uuid4(), 0, set()
+        self._wire.begin_anew()
 
     def node_for(self, op: _Op) -> str:
         """A redirect's target; the primary for writes; for reads one of the shard's nodes that was not asked yet."""
@@ -962,6 +979,19 @@ class _State:
             problem += f" (at {node})"
         if current is None:
             raise Unavailable(f"no node gave the map; last: {problem}")
+
+
+_states: "weakref.WeakSet[_State]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for state in list(_states):
+        state.begin_anew()
+
+
+# Before anything else runs in the child. Where there is no fork, there is no such function.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Watch:

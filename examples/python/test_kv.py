@@ -5,6 +5,7 @@
 Starts nodes and stops them by their process ids; their data is in a temporary directory. The primary of the first shard is
 reached through a proxy that cuts connections where a test wants it. Nothing waits a fixed time: conditions have deadlines.
 """
+import contextlib
 import http.client
 import http.server
 import json
@@ -514,6 +515,34 @@ class AgainstScriptedNodes(unittest.TestCase):
                 changes = [watch.next(10), watch.next(10)]
             self.assertEqual([(change.kind, change.position, change.value, change.by_expiry) for change in changes if change],
                              [("put", Position(1, 5), b"\xff", False), ("delete", Position(1, 7), None, True)])
+
+    @unittest.skipUnless(hasattr(os, "fork"), "this system does not fork")
+    def test_a_forked_process_took_the_ids_of_its_parent(self) -> None:
+        """Both counted on from the same number, so the node took the child's write for a repeat of the parent's."""
+        own: List[str] = []
+
+        def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(own)
+            return 204, {"ETag": '"1.1"', "Kv-Position": "1.1", "Kv-Applied": "yes"}, b""
+        with FakeNode(answer) as node:
+            own.append(node.address)
+            with Client([node.address]) as kv:
+                kv.put("a", "1")
+                child = os.fork()
+                if child == 0:
+                    with contextlib.suppress(BaseException):
+                        kv.put("a", "2")
+                        os._exit(0)
+                    os._exit(1)
+                self.assertEqual(os.waitpid(child, 0)[1], 0)
+                # The parent's connection is still its own.
+                kv.put("a", "3")
+            ids = [headers["Kv-Request-Id"].split(";")[0] for method, _, headers in node.seen if method == "PUT"]
+            clients = [one.split(".")[0] for one in ids]
+            self.assertEqual(len(set(ids)), 3, ids)
+            self.assertEqual(clients[0], clients[2])
+            self.assertNotEqual(clients[0], clients[1])
 
     def test_nobody_answers(self) -> None:
         self.assertRaises(Unavailable, Client, [f"127.0.0.1:{free_port()}"], timeout=0.5)
