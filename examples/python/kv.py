@@ -1072,10 +1072,13 @@ class Watch:
         while not self._closed.is_set():
             node = state.node_for(shape)
             try:
-                for position, change in self._events(node, idx, at, began):
+                for position, change in self._events(node, idx, at):
                     if self._closed.is_set():
                         return
+                    # A watch from now on has a place to go on from before anybody is told that it began; and it has
+                    # begun also while the others have filled the queue.
                     at, pause = position, FIRST_PAUSE
+                    began.set()
                     self._put((idx, position, change))
             except (_NotSent, _Broken, OSError, http.client.HTTPException, ValueError, KeyError, AttributeError):
                 state.went_wrong(node)
@@ -1088,7 +1091,7 @@ class Watch:
             self._closed.wait(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _events(self, node: str, idx: int, at: Optional[Position], began: threading.Event) -> Iterator[Tuple[Position, Any]]:
+    def _events(self, node: str, idx: int, at: Optional[Position]) -> Iterator[Tuple[Position, Any]]:
         """The events of one connection, behind `at`. Ends where the connection does."""
         wire = self._client._wire
         connection = wire.open(node, self._client.attempt_timeout)
@@ -1113,9 +1116,7 @@ class Watch:
                     continue
                 event, fields = self._event(idx, fields, node), {}
                 if event:
-                    # So a watch from now on has a place to go on from before anybody is told that it began.
                     yield event
-                    began.set()
         finally:
             self._sockets.pop(idx, None)
             connection.close()

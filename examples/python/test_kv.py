@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -515,6 +516,32 @@ class AgainstScriptedNodes(unittest.TestCase):
                 changes = [watch.next(10), watch.next(10)]
             self.assertEqual([(change.kind, change.position, change.value, change.by_expiry) for change in changes if change],
                              [("put", Position(1, 5), b"\xff", False), ("delete", Position(1, 7), None, True)])
+
+    def test_a_shard_far_behind_kept_the_others_from_beginning(self) -> None:
+        """Its changes filled the queue, and the first of another shard had to be in it before that one counted."""
+        own: List[str] = []
+        many = b"".join(b'event: put\nid: 1.%d\ndata: {"key":"a","value":"1"}\n\n' % seq for seq in range(2, 1_502))
+
+        def answer(_: str, path: str, headers: Any, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(*([node] for node in own))
+            shard = own.index(headers["Host"])
+            if shard == 1:
+                wait_for("the queue is full", lambda: len(sent[0]._queue.queue) == 1_000)
+                return 200, {"Kv-Shard": "s1"}, b'event: position\nid: 1.1\ndata: {"position":"1.1"}\n\n'
+            return 200, {"Kv-Shard": "s0"}, many if path.endswith("after=1.1") else b""
+        sent: List[client_module.Watch] = []
+        before = client_module.Watch.__init__
+
+        def noted(watch: client_module.Watch, *given: Any) -> None:
+            sent.append(watch)
+            before(watch, *given)
+        with FakeNode(answer) as node, FakeNode(answer) as other:
+            own.extend([node.address, other.address])
+            with Client([node.address], timeout=3) as kv, unittest.mock.patch.object(client_module.Watch, "__init__", noted):
+                with kv.watch(after={0: Position(1, 1), 1: Position(1, 0)}) as watch:
+                    changes = [watch.next(10) for _ in range(1_500)]
+            self.assertEqual(changes[-1] and changes[-1].position, Position(1, 1_501))
 
     @unittest.skipUnless(hasattr(os, "fork"), "this system does not fork")
     def test_a_forked_process_took_the_ids_of_its_parent(self) -> None:
