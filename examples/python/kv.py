@@ -325,6 +325,7 @@ class _Op:
     is_write: bool = False
     primary_only: bool = False
     session: Optional[Session] = None
+    until: float = 0.0
     target: str = ""
     asked: Set[str] = dataclasses.field(default_factory=set)
     asked_for: Optional[Position] = None
@@ -506,7 +507,7 @@ class Client:
             if "://" in node and not node.startswith(self._wire.scheme):
                 raise ValueError(f"{node}: this client speaks {self._wire.scheme}; for https give it a context")
         self._state = _State(self._wire, [node.split("://")[-1].rstrip("/") for node in nodes])
-        self._state.refresh(self.timeout, must=True)
+        self._state.refresh(time.monotonic() + self.timeout, must=True)
 
     def __enter__(self) -> Client:
         return self
@@ -698,6 +699,8 @@ class Client:
     def _run(self, ops: List[_Op], batch: bool = False) -> List[Union[Result, KvError]]:
         """Walks ops to their ends: attempt, judge, redirect, pause, again, under one deadline."""
         until = time.monotonic() + self.timeout
+        for op in ops:
+            op.until = until
         ceiling = FIRST_PAUSE
         done: Dict[int, Union[Result, KvError]] = {}
         with self._state.request_ids([op for op in ops if op.is_write]):
@@ -724,7 +727,7 @@ class Client:
 
     def _grouped(self, ops: List[_Op], done: Dict[int, Any], batch: bool) -> Iterator[Tuple[str, List[int]]]:
         """What is to be sent where: single ops, or batches of reads or writes to one node, within its limits."""
-        self._state.catch_up()
+        self._state.catch_up(ops[0].until if ops else 0.0)
         groups: Dict[Tuple[str, bool], List[int]] = {}
         room: Dict[Tuple[str, bool], int] = {}
         for at, op in enumerate(ops):
@@ -816,7 +819,7 @@ class Client:
         owner = state.map.nodes.get(node)
         if op.action == "scan" and owner and result.shard != owner.name:
             op.last = f"{node} belongs to {result.shard!r} now"
-            state.refresh(self.attempt_timeout)
+            state.refresh(self._soon(op))
             return self._next(op, node)
         if result.status < 300 or result.status in (304, 404) and result.error != "no_such_path":
             seen = result.etag if op.action == "get" and result.etag else result.position
@@ -857,15 +860,19 @@ class Client:
         """Goes where a node points, if the map knows that place; nothing else is ever sent anything."""
         scheme, _, address = result.target.rpartition("://")
         op.hops += 1
-        self._state.refresh(self.attempt_timeout, hint=node)
+        self._state.refresh(self._soon(op), hint=node)
         is_sound = op.hops <= MAX_HOPS and (not scheme or scheme + "://" == self._wire.scheme)
         if is_sound and address not in self.map.nodes:
-            self._state.refresh(self.attempt_timeout, hint=node, must=True)
+            self._state.refresh(self._soon(op), hint=node, must=True)
         if not is_sound or address not in self.map.nodes:
             kind = Unknown if op.unknown else NotApplied
             return kind(f"was sent to {result.target!r}, which is too far or not in the map", "misrouted", node)
         op.target = address
         return "again"
+
+    def _soon(self, op: _Op) -> float:
+        """How long an op looks for a newer map at most."""
+        return min(op.until, time.monotonic() + self.attempt_timeout)
 
     @staticmethod
     def _error(op: _Op, node: str, result: Result) -> KvError:
@@ -938,24 +945,25 @@ class _State:
         if version.isdigit() and int(version) > self.map.version:
             self._is_old = True
 
-    def catch_up(self) -> None:
+    def catch_up(self, until: float) -> None:
         if self._is_old:
-            self.refresh(1.0)
+            self.refresh(min(until, time.monotonic() + 1.0))
 
-    def refresh(self, timeout: float, hint: str = "", must: bool = False) -> None:
-        """Asks nodes for a newer map: one thread at a time, at most once a second, unless somebody needs it (`must`)."""
-        if not self._refreshing.acquire(blocking=must):
+    def refresh(self, until: float, hint: str = "", must: bool = False) -> None:
+        """Asks nodes for a newer map: one thread at a time, at most once a second, unless somebody needs it (`must`). Ends
+        by `until`, also without."""
+        if not self._refreshing.acquire(timeout=max(0.0, until - time.monotonic()) if must else 0):
             return
         try:
             if not must and time.monotonic() - self._last_refresh < 1.0:
                 return
             self._is_old = False
-            self._ask(timeout, hint)
+            self._ask(until, hint)
             self._last_refresh = time.monotonic()
         finally:
             self._refreshing.release()
 
-    def _ask(self, timeout: float, hint: str) -> None:
+    def _ask(self, until: float, hint: str) -> None:
         current = getattr(self, "map", None)
         # Once there is a map, only its nodes are asked.
         known = list(current.nodes) if current else list(self._seeds)
@@ -963,9 +971,12 @@ class _State:
         known.sort(key=lambda node: (node != hint, self._away.get(node, 0) > now, random.random()))
         problem = "no address was given"
         for node in known:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
             try:
                 etag = {"If-None-Match": f'"{current.identity}"'} if current else {}
-                status, _, data = self._wire.ask(node, "GET", "/cluster/map", etag, None, min(timeout, 1.0), now + timeout)
+                status, _, data = self._wire.ask(node, "GET", "/cluster/map", etag, None, min(left, 1.0), until)
                 if status == 304:
                     return
                 if status == 200:
@@ -1082,7 +1093,7 @@ class Watch:
                     self._put((idx, position, change))
             except (_NotSent, _Broken, OSError, http.client.HTTPException, ValueError, KeyError, AttributeError):
                 state.went_wrong(node)
-                state.catch_up()
+                state.catch_up(time.monotonic() + 1.0)
             except KvError as error:
                 self._put(error)
                 began.set()

@@ -427,7 +427,7 @@ class AgainstScriptedNodes(unittest.TestCase):
                 wait_for("the newer map", lambda: kv.get("a") and kv.map.version == 5)
                 self.assertEqual(list(kv.map.nodes), [other.address])
                 maps[0] = map_of([node.address], version=3)
-                kv._state.refresh(1.0, must=True)
+                kv._state.refresh(time.monotonic() + 1.0, must=True)
                 self.assertEqual(kv.map.version, 5)
 
     def test_an_answer_of_no_node_is_no_answer(self) -> None:
@@ -542,6 +542,20 @@ class AgainstScriptedNodes(unittest.TestCase):
                 with kv.watch(after={0: Position(1, 1), 1: Position(1, 0)}) as watch:
                     changes = [watch.next(10) for _ in range(1_500)]
             self.assertEqual(changes[-1] and changes[-1].position, Position(1, 1_501))
+
+    def test_looking_for_a_newer_map_passed_the_deadline(self) -> None:
+        """An op that looked for one asked every node of the map, a second each, however little time it had."""
+        with contextlib.ExitStack() as stack:
+            # They take connections and say nothing.
+            silent = [stack.enter_context(socket.create_server(("127.0.0.1", free_port()))) for _ in range(5)]
+            nodes = [f"127.0.0.1:{one.getsockname()[1]}" for one in silent]
+            seed = stack.enter_context(FakeNode(lambda *_: (200, {}, map_of(nodes))))
+            kv = stack.enter_context(Client([seed.address], timeout=0.5, attempt_timeout=0.2))
+            # As if the last look at the map had been a while ago.
+            kv._state._last_refresh = 0.0
+            began = time.monotonic()
+            self.assertRaises(Unavailable, kv.get, "a")
+            self.assertLess(time.monotonic() - began, 1.0)
 
     @unittest.skipUnless(hasattr(os, "fork"), "this system does not fork")
     def test_a_forked_process_took_the_ids_of_its_parent(self) -> None:
