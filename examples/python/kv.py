@@ -21,8 +21,10 @@ import collections
 import contextlib
 import copy
 import dataclasses
+import functools
 import heapq
 import http.client
+import io
 import json
 import os
 import queue
@@ -347,6 +349,37 @@ class _TooLarge(_Broken):
     """The answer is larger than this client holds at once."""
 
 
+class _Timed(io.RawIOBase):
+    """What comes over a connection: each piece within `timeout`, and all of it by `until`."""
+
+    def __init__(self, sock: socket.socket, timeout: float, until: float) -> None:
+        self._sock, self._timeout, self._until = sock, timeout, until
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer came too slowly")
+        self._sock.settimeout(min(self._timeout, left))
+        return self._raw.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that does not come in drops for ever, head and body."""
+
+    def __init__(self, sock: socket.socket, *, timeout: float, until: float, **given: Any) -> None:
+        super().__init__(sock, **given)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Timed(sock, timeout, until))
+
+
 def _raw(data: Bytes) -> bytes:
     # Of a number bytes() would make as many zero bytes.
     return data.encode() if isinstance(data, str) else bytes(memoryview(data))
@@ -437,9 +470,9 @@ class _Wire:
         connection = self._take(node, timeout)
         try:
             assert connection.sock is not None
-            connection.sock.settimeout(timeout + len(body or b"") / 1e6)
+            connection.sock.settimeout(max(0.01, min(timeout + len(body or b"") / 1e6, until - time.monotonic())))
+            connection.response_class = functools.partial(_Answer, timeout=timeout, until=until)  # type: ignore[assignment]
             connection.request(method, path, body=body, headers=self.headers(headers))
-            connection.sock.settimeout(timeout)
             answer = connection.getresponse()
             pieces, size = [], 0
             while True:
@@ -450,8 +483,6 @@ class _Wire:
                 size += len(piece)
                 if size > MAX_ANSWER_BYTES:
                     raise _TooLarge(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
-                if time.monotonic() >= until:
-                    raise TimeoutError("the answer came too slowly")
             data = b"".join(pieces)
             length = answer.headers.get("Content-Length")
             if length is not None and method != "HEAD" and answer.status not in (204, 304) and len(data) != int(length):

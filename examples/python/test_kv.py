@@ -278,6 +278,18 @@ def map_of(*shards: List[str], version: int = 1) -> bytes:
     return json.dumps({"version": version, "identity": f"{version}-00", "shards": parts}).encode()
 
 
+def drip(listener: socket.socket, head: bytes) -> None:
+    """Answers every connection with a head and then a byte every few ms, for much longer than anyone has time."""
+    with contextlib.suppress(OSError):
+        while True:
+            near, _ = listener.accept()
+            with near, contextlib.suppress(OSError):
+                near.sendall(head)
+                for _ in range(200):
+                    near.sendall(b"H")
+                    time.sleep(0.02)
+
+
 class Slots(unittest.TestCase):
     def test_every_vector(self) -> None:
         rows = [line.rstrip("\n").split("\t") for line in VECTORS.read_text().splitlines() if not line.startswith("#")]
@@ -556,6 +568,17 @@ class AgainstScriptedNodes(unittest.TestCase):
             began = time.monotonic()
             self.assertRaises(Unavailable, kv.get, "a")
             self.assertLess(time.monotonic() - began, 1.0)
+
+    def test_a_node_that_drips_kept_an_op_for_ever(self) -> None:
+        """Each byte came in time, and no look at the clock stood between them."""
+        for head in (b"", b"HTTP/1.1 200 OK\r\nETag: \"1.1\"\r\nContent-Length: 9999\r\n\r\n"):
+            with self.subTest(head=head), socket.create_server(("127.0.0.1", free_port())) as listener:
+                threading.Thread(target=drip, args=(listener, head), daemon=True).start()
+                dripping = f"127.0.0.1:{listener.getsockname()[1]}"
+                with FakeNode(lambda *_: (200, {}, map_of([dripping]))) as seed, Client([seed.address], timeout=0.5) as kv:
+                    began = time.monotonic()
+                    self.assertRaises(Unavailable, kv.get, "a")
+                    self.assertLess(time.monotonic() - began, 1.5)
 
     @unittest.skipUnless(hasattr(os, "fork"), "this system does not fork")
     def test_a_forked_process_took_the_ids_of_its_parent(self) -> None:
