@@ -429,6 +429,16 @@ def _result_of_line(line: Dict[str, Any]) -> Result:
                    line.get("target", ""))
 
 
+def _whole(result: Result, action: str) -> Result:
+    """The result, if it says what every node says of a success; another program may listen where a node was."""
+    if 200 <= result.status < 300:
+        if action == "get" and result.etag is None:
+            raise ValueError("a value without its version")
+        if action not in ("get", "scan", "atomic") and result.position is None:
+            raise ValueError("a write without its position")
+    return result
+
+
 class _Wire:
     """Connections to nodes. No routing and no retry; the only place that knows sockets, TLS and the token."""
 
@@ -568,8 +578,9 @@ class Client:
         if max_lag_ms is not None:
             op.headers["Kv-Max-Lag-Ms"] = str(max_lag_ms)
         result = self._do(op)
-        if result.status == 404 or result.etag is None:
+        if result.status == 404:
             return None
+        assert result.etag is not None
         return Entry(_key(key), result.value, result.etag, result.ttl_ms)
 
     def get(self, key: Bytes, *, primary: bool = False, stale: bool = False,
@@ -818,9 +829,11 @@ class Client:
                 results = [_result_of_line(json.loads(line)) for line in data.splitlines()]
                 if len(results) != count:
                     raise ValueError(f"{len(results)} results for {count} ops")
-                return results
+                return [_whole(result, action) for result in results]
             if action == "scan" and status == 200 and not {"next", "done"} & json.loads(data.splitlines()[-1]).keys():
                 raise ValueError("a scan without its end")
+            if action == "atomic" and status == 200 and not [json.loads(line)["status"] for line in data.splitlines()]:
+                raise ValueError("a batch without results")
             error = json.loads(data) if status >= 400 and headers.get_content_type() == "application/json" else {}
             if 400 <= status < 500 and not error:
                 raise ValueError(f"a {status} that says nothing, as of another program")
@@ -831,8 +844,8 @@ class Client:
                           _position_of(headers.get("ETag")), int(ttl) if ttl else None, b"" if error else data,
                           error.get("error", ""), error.get("message", ""),
                           scheme + address if address else "", headers.get("Kv-Shard") or "")
-            return [one] * max(1, count)
-        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            return [_whole(one, action)] * max(1, count)
+        except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
             raise _Broken(f"the answer cannot be read: {error}") from error
 
     def _judge(self, op: _Op, node: str, result: Union[Result, Exception]) -> Union[Result, KvError, str]:

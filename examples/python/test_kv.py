@@ -580,6 +580,22 @@ class AgainstScriptedNodes(unittest.TestCase):
                     self.assertRaises(Unavailable, kv.get, "a")
                     self.assertLess(time.monotonic() - began, 1.5)
 
+    def test_a_success_of_another_program_read_as_an_absent_key(self) -> None:
+        """Whatever answers 200 to everything has no version and no position to tell."""
+        own: List[str] = []
+
+        def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(own)
+            return 200, {"Content-Type": "text/html"}, b"<h1>It works!</h1>"
+        with FakeNode(answer) as node:
+            own.append(node.address)
+            with Client([node.address], timeout=0.4) as kv:
+                self.assertRaises(Unavailable, kv.get, "a")
+                self.assertRaises(Unknown, kv.put, "a", "1")
+                self.assertRaises(Unknown, kv.atomic, [{"op": "put", "key": "a", "value": "1"}])
+                self.assertRaises(Unavailable, kv.get_many, ["a", "b"])
+
     @unittest.skipUnless(hasattr(os, "fork"), "this system does not fork")
     def test_a_forked_process_took_the_ids_of_its_parent(self) -> None:
         """Both counted on from the same number, so the node took the child's write for a repeat of the parent's."""
