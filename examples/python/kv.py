@@ -29,6 +29,7 @@ import json
 import os
 import queue
 import random
+import re
 import socket
 import ssl
 import sys
@@ -45,6 +46,8 @@ MAX_BATCH_OPS = 1_000
 MAX_HOPS = 3
 MAX_ANSWER_BYTES = 64 << 20
 NDJSON = "application/x-ndjson"
+# The largest value, 16 MiB, has up to six times as many bytes as text of JSON.
+MAX_EVENT_BYTES = 100 << 20
 # Nodes close what is idle for 75 s; a client lets go first.
 IDLE_SECONDS = 20.0
 # Nodes forget request ids after ten idle minutes: no repeat may come that late.
@@ -243,10 +246,15 @@ class ShardMap:
         raw = json.loads(text)
         self.version, self.identity = int(raw["version"]), str(raw["identity"])
         self.shards: List[Shard] = []
+        self.nodes: Dict[str, Shard] = {}
         self.owner: List[Optional[Shard]] = [None] * SLOTS
         for one in raw["shards"]:
             nodes = (one["primary"]["address"], *(node["address"] for node in one["replicas"]))
             shard = Shard(one["name"], int(one["idx"]), nodes)
+            twice = [node for at, node in enumerate(nodes) if node in nodes[:at] or node in self.nodes]
+            if twice:
+                raise ValueError(f"the map has {twice[0]} twice")
+            self.nodes.update((node, shard) for node in nodes)
             self.shards.append(shard)
             for part in one["slots"]:
                 first, _, last = part.partition("-")
@@ -256,7 +264,6 @@ class ShardMap:
                     self.owner[slot] = shard
         if None in self.owner:
             raise ValueError("the map leaves slots out")
-        self.nodes: Dict[str, Shard] = {node: shard for shard in self.shards for node in shard.nodes}
 
     def shard_of(self, key: bytes) -> Shard:
         shard = self.owner[slot_of(key)]
@@ -364,7 +371,7 @@ class _Timed(io.RawIOBase):
         if left <= 0:
             raise TimeoutError("the answer came too slowly")
         self._sock.settimeout(min(self._timeout, left))
-        return self._raw.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+        return self._raw.readinto(buffer)
 
     def close(self) -> None:
         self._raw.close()
@@ -1049,6 +1056,46 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _sse(answer: http.client.HTTPResponse) -> Iterator[Dict[str, str]]:
+    """The events of a stream, each as its fields. Lines that begin with a colon are comments."""
+    fields: Dict[str, str] = {}
+    size = 0
+    for raw in _stream_lines(answer):
+        name, _, value = raw.decode().partition(":")
+        size += len(raw)
+        if size > MAX_EVENT_BYTES:
+            raise NotApplied(f"an event has more than {MAX_EVENT_BYTES} bytes", "too_large")
+        if not raw:
+            yield fields
+            fields, size = {}, 0
+        elif name:
+            value = value[1:] if value.startswith(" ") else value
+            fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+
+
+def _stream_lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Lines as they come, with LF, CR LF or CR behind each. The last one, if nothing ends it, is none."""
+    after_cr = False
+    pieces: List[bytes] = []
+    size = 0
+    while True:
+        piece = answer.read1(1 << 16)
+        if not piece:
+            return
+        if after_cr and piece.startswith(b"\n"):
+            piece = piece[1:]
+        after_cr = piece.endswith(b"\r")
+        pieces.append(piece)
+        size += len(piece)
+        # A long line comes in many pieces, and only its end has a line break.
+        if b"\n" in piece or b"\r" in piece:
+            *whole, rest = re.split(rb"\r\n|\n|\r", b"".join(pieces))
+            yield from whole
+            pieces, size = [rest], len(rest)
+        if size > MAX_EVENT_BYTES:
+            raise NotApplied(f"a line has more than {MAX_EVENT_BYTES} bytes", "too_large")
+
+
 class Watch:
     """Changes as they happen: an iterator without an end. `positions` is what was given out, by shard idx; a watch that
     begins behind it goes on without gap or repeat. A broken connection is resumed at another node by itself."""
@@ -1160,16 +1207,8 @@ class Watch:
                 raise _Broken("another shard answers")
             sock.settimeout(WATCH_SILENCE)
             self._sockets[idx] = sock
-            fields: Dict[str, str] = {}
-            while True:
-                line = answer.readline()
-                if not line.endswith(b"\n"):
-                    return
-                name, _, value = line.rstrip(b"\r\n").decode().partition(":")
-                if name:
-                    fields[name] = value[1:] if value.startswith(" ") else value
-                    continue
-                event, fields = self._event(idx, fields, node), {}
+            for fields in _sse(answer):
+                event = self._event(idx, fields, node)
                 if event:
                     yield event
         finally:

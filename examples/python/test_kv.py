@@ -596,6 +596,40 @@ class AgainstScriptedNodes(unittest.TestCase):
                 self.assertRaises(Unknown, kv.atomic, [{"op": "put", "key": "a", "value": "1"}])
                 self.assertRaises(Unavailable, kv.get_many, ["a", "b"])
 
+    def test_a_comment_or_a_bare_cr_in_a_stream_broke_its_events(self) -> None:
+        """A comment within an event ended it, and of lines that end in CR alone none was ever seen."""
+        event = ["event: put", ": a comment", "id: 1.5", 'data: {"key":"a",', 'data: "value":"1","time_ms":1}', "", ""]
+        for end in ("\n", "\r\n", "\r"):
+            own: List[str] = []
+
+            def answer(_: str, path: str, *__: Any, own: List[str] = own, end: str = end) -> Tuple[int, Dict[str, str], bytes]:
+                if path == "/cluster/map":
+                    return 200, {}, map_of(own)
+                return 200, {"Kv-Shard": "s0"}, end.join(event).encode()
+            with self.subTest(end=end), FakeNode(answer) as node:
+                own.append(node.address)
+                with Client([node.address], timeout=1) as kv, kv.watch() as watch:
+                    change = watch.next(10)
+                    self.assertEqual(change and (change.kind, change.value, change.position), ("put", b"1", Position(1, 5)))
+
+    def test_a_line_of_a_watch_had_no_bound(self) -> None:
+        own: List[str] = []
+
+        def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(own)
+            return 200, {"Kv-Shard": "s0"}, b"data: " + b"x" * 5_000
+        with FakeNode(answer) as node, unittest.mock.patch.object(client_module, "MAX_EVENT_BYTES", 4_000):
+            own.append(node.address)
+            with Client([node.address], timeout=1) as kv, kv.watch() as watch, self.assertRaises(NotApplied) as raised:
+                watch.next(10)
+            self.assertEqual(raised.exception.code, "too_large")
+
+    def test_an_address_twice_in_a_map_was_taken(self) -> None:
+        for shards in ([["a:1", "a:1"]], [["a:1"], ["a:1"]], [["a:1", "b:1"], ["c:1", "b:1"]]):
+            with self.subTest(shards=shards):
+                self.assertRaisesRegex(ValueError, "twice", client_module.ShardMap, map_of(*shards))
+
     @unittest.skipUnless(hasattr(os, "fork"), "this system does not fork")
     def test_a_forked_process_took_the_ids_of_its_parent(self) -> None:
         """Both counted on from the same number, so the node took the child's write for a repeat of the parent's."""
