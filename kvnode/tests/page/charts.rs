@@ -1,10 +1,6 @@
 //! The charts: drawn from what the node remembers, and done without where it remembers nothing.
 
-use super::{
-    browser::Browser,
-    tab::{Tab, page},
-};
-use crate::support::cluster::{Cluster, Shape};
+use super::desk::Desk;
 
 /// Answers `/status/history` in the node's stead, by what `history` gives.
 fn answered_by(history: &str) -> String {
@@ -27,12 +23,10 @@ const SAMPLES: &str = "path => {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn charts_are_drawn_with_their_figures_as_text() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let tab = Tab::new(&browser, &answered_by(SAMPLES));
-    tab.open(&page(&cluster.primary(0).address)).await;
+    let tab = desk.tab_after(&answered_by(SAMPLES)).await;
     tab.until("document.querySelectorAll('.chart canvas').length === 6")
         .await;
     for text in [
@@ -55,14 +49,12 @@ async fn charts_are_drawn_with_their_figures_as_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_history_the_rest_goes_on() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
+    let node = desk.node();
     let none = answered_by("() => new Response('{}', { status: 404 })");
-    let tab = Tab::new(&browser, &none);
-    tab.open(&page(&node.address)).await;
+    let tab = desk.tab_after(&none).await;
     tab.until_shown("#charts-note", "Charts are not available")
         .await;
     assert!(!tab.holds("document.querySelector('.chart')"));

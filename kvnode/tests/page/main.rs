@@ -6,6 +6,7 @@
 mod browser;
 mod charts;
 mod cluster;
+mod desk;
 mod edit;
 mod feed;
 mod hostile;
