@@ -12,6 +12,7 @@ mod feed;
 mod hostile;
 mod keyboard;
 mod keys;
+mod late;
 mod look;
 mod pictures;
 #[allow(
