@@ -15,6 +15,7 @@ mod keys;
 mod late;
 mod look;
 mod pictures;
+mod streams;
 #[allow(
     dead_code,
     reason = "shared with the cluster tests, which use the rest"
