@@ -110,10 +110,10 @@ async fn handle(
         route::READYZ => admin::readyz(service).await,
         route::METRICS => metrics::metrics(request, service).await,
         route::OPENAPI => openapi::openapi(&service),
-        route::PAGE => page::index(&service),
+        route::PAGE => page::index(&request, &service),
         route::LOG => log::log(request, service).await,
         route::SNAPSHOT => log::snapshot(request, service).await,
-        _ => page::file(path, &service).unwrap_or_else(|| no_such_path(path, &service)),
+        _ => page::file(path, &request, &service).unwrap_or_else(|| no_such_path(path, &service)),
     }
 }
 
