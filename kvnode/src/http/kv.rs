@@ -1,6 +1,9 @@
 //! `/kv/{key}` and `/kv?key=`: one op each, raw bytes in and out.
 
+use std::time::Instant;
+
 use actix_web::{HttpRequest, HttpResponse, http::Method, web};
+use bytes::Bytes;
 use kvclient::{
     key::Key,
     wire::{
@@ -12,6 +15,7 @@ use kvclient::{
 
 use super::{answer, awake, body, guard, request, request::BadRequest};
 use crate::{
+    metrics::{OpKind, OpOutcome},
     ownership::{Access, Decision},
     service::{Service, turned_away},
 };
@@ -43,6 +47,7 @@ pub(super) async fn write(
     payload: &mut web::Payload,
     service: web::Data<Service>,
 ) -> HttpResponse {
+    let arrived = Instant::now();
     let (key, query) = match request::key_and_query(&request) {
         Ok(found) => found,
         Err(error) => return refuse(&request, payload, error, &service).await,
@@ -56,6 +61,11 @@ pub(super) async fn write(
     let limit = service.config.sizes.max_value_bytes;
     let body = body::read(&service, &request, payload, limit).await;
     if let Some(result) = elsewhere {
+        // In a batch it would have been counted with the rest.
+        if let Ok(action) = action(&request, &query, Bytes::new()) {
+            let op = (OpKind::of(&action), OpOutcome::of(&result));
+            service.metrics.ops.add([op].into_iter(), arrived.elapsed());
+        }
         return answer::op(&request, result, &service);
     }
     // Borrowed, so that the body counts as held until its write is answered.
@@ -70,7 +80,7 @@ pub(super) async fn write(
     }
 }
 
-fn action(request: &HttpRequest, query: &Query, body: bytes::Bytes) -> Result<Action, BadRequest> {
+fn action(request: &HttpRequest, query: &Query, body: Bytes) -> Result<Action, BadRequest> {
     let ttl_ms = query.duration_ms("ttl")?;
     if *request.method() == Method::PUT {
         only(query, &["key", "ttl"])?;

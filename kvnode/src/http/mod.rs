@@ -3,6 +3,7 @@
 //! One handler takes every request and matches the raw path, since keys are bytes and the framework's router would
 //! decode them to text first. Each arm decodes, asks the [`Service`], and encodes; no logic lives here.
 
+mod accept;
 mod admin;
 mod answer;
 mod awake;
