@@ -62,3 +62,22 @@ async fn without_a_history_the_rest_goes_on() {
     tab.until_shown("#feed", "a").await;
     tab.assert_no_errors();
 }
+
+/// All that came was older than the last sample, so the charts stood still until the clock was where it had been.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_clock_was_set_back_the_charts_stood_still() {
+    let Some(desk) = Desk::set_up().await else {
+        return;
+    };
+    let set_back = "path => {
+        const after = Number(/after=(\\d+)/.exec(path)?.[1] ?? 0);
+        window.asked = (window.asked ?? 0) + 1;
+        const back = window.asked > 1 ? 3_600_000 : 0;
+        const samples = [2, 1, 0].map(at => ({ at_ms: Date.now() - back - at * 1000, reads: back ? 77 : 11 }));
+        return Response.json({ every_ms: 1000, samples: samples.filter(sample => sample.at_ms > after) });
+    }";
+    let tab = desk.tab_after(&answered_by(set_back)).await;
+    tab.until_shown(".chart .line", "reads 11").await;
+    tab.until_shown(".chart .line", "reads 77").await;
+    tab.assert_no_errors();
+}
