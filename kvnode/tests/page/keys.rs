@@ -132,6 +132,11 @@ async fn after_a_failed_search_next_went_on_in_the_one_before() {
     tab.fill("#search-text", "a:").await;
     tab.click("#search [type=submit]").await;
     tab.until_shown("#found", "50 keys on page 1").await;
+    // From the moment of the search on, there is nowhere to turn to until its keys are listed.
+    let at_once = "document.querySelector('#search [type=submit]').click(); \
+        document.querySelector('#page-next').disabled";
+    assert_eq!(tab.value(at_once), true);
+    tab.until_shown("#found", "50 keys on page 1").await;
     tab.value("window.isBusy = true");
     tab.fill("#search-text", "b:").await;
     tab.click("#search [type=submit]").await;

@@ -55,6 +55,9 @@ function search(bytes) {
   pages = [null];
   next = null;
   isListed = false;
+  // What is listed is of the search before: there is nowhere to turn to yet.
+  showTurns();
+  say("");
   return turn(pages);
 }
 
@@ -85,6 +88,10 @@ function show(found) {
 
 function list(entries) {
   at("key-list").replaceChildren(...entries.map(line));
+  showTurns();
+}
+
+function showTurns() {
   at("page-next").disabled = next === null;
   at("page-back").disabled = pages.length === 1;
 }
