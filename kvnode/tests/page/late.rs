@@ -205,3 +205,22 @@ async fn leaving_lost_a_chosen_time() {
     );
     tab.assert_no_errors();
 }
+
+/// Cancel ends the editing, not the save that is on its way: what became of it is told all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_that_was_left_is_told_when_it_is_done() {
+    let Some(desk) = Desk::set_up().await else {
+        return;
+    };
+    desk.node().put("k", "0").await;
+    let tab = desk.tab_of_key("k", HELD).await;
+    begin_to_edit(&tab, "one").await;
+    tab.click("#entry .editor [type=submit]").await;
+    tab.until("window.release").await;
+    tab.click_text("#entry .editor button", "Cancel").await;
+    tab.until("document.querySelector('#entry .actions')").await;
+    tab.value("window.release()");
+    tab.until_shown("#entry .said.good", "Saved").await;
+    tab.until_shown("#entry .value", "one").await;
+    tab.assert_no_errors();
+}
