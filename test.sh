@@ -71,6 +71,9 @@ main() {
     section "Format" check cargo fmt --all --check
     section "Lints" check cargo clippy --locked --workspace --all-targets --all-features --quiet -- -D warnings
     section "Dependencies that stay out" check banned_crates
+    section "Licences of dependencies" check tests/licences.sh
+    section "Oldest Rust" oldest_rust
+    section "Packages" packages
     section "Tests" tests
     section "Micro-benchmarks" check micro_benchmarks
     section "Examples in documentation" doctests
@@ -133,6 +136,31 @@ banned_crates() {
         echo "is what the tool kv needs, and kvclient shall have it only with the feature cli"
     fi
     return $result
+}
+
+# What Cargo.toml promises of older compilers. Clippy looks for what they do not have, among the lints above.
+oldest_rust() {
+    local oldest toolchain
+    oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    if [[ $(rustc --version) == "rustc $oldest."* ]]; then
+        echo "Rust $oldest is what everything here is built with"
+        return
+    fi
+    toolchain=$(rustup toolchain list 2>/dev/null | grep -o "^${oldest}[.-][^ ]*" | head -n 1) || true
+    if [ -n "$toolchain" ]; then
+        check cargo "+$toolchain" check --locked --workspace --all-features --target-dir "$scratch/oldest"
+    else
+        skip "Rust $oldest, the oldest that Cargo.toml names" "it is not installed"
+    fi
+}
+
+# As a registry would get them, and a program outside of this workspace that uses them.
+packages() {
+    local log=$scratch/package.log last
+    tests/package.sh | tee "$log" || true
+    last=$(tail -n 1 "$log")
+    [[ $last == *" passed, "*" failed" ]] || last="0 passed, 1 failed"
+    count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
 }
 
 tests() {
@@ -243,11 +271,13 @@ documentation() {
 
 scripts() {
     local script
-    for script in launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh .ci/run; do
+    for script in launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh tests/package.sh tests/licences.sh \
+        .ci/run; do
         check bash -n "$script"
     done
     if command -v shellcheck >/dev/null; then
-        check shellcheck launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh .ci/run
+        check shellcheck launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh tests/package.sh \
+            tests/licences.sh .ci/run
     else
         skip "shellcheck" "not installed"
     fi

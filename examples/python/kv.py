@@ -10,6 +10,7 @@ It loads the shard map from any node, computes slots itself, sends writes to pri
 and replicas, so that nobody sees less than he wrote or read before. What it does follows docs/protocol.md, which says why.
 
 A `Client` may be shared by threads; each request has a connection of its own while it runs. A `Watch` belongs to one thread.
+After a fork the child may go on with the `Client`, as a client of its own; a `Watch` stays with the parent.
 Errors tell what became of a write: `NotApplied` (and never will be) or `Unknown` (may have been applied, or may yet be).
 """
 from __future__ import annotations
@@ -20,17 +21,22 @@ import collections
 import contextlib
 import copy
 import dataclasses
+import functools
 import heapq
 import http.client
+import io
 import json
+import os
 import queue
 import random
+import re
 import socket
 import ssl
 import sys
 import threading
 import time
 import uuid
+import weakref
 from typing import Any, Callable, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 from urllib.parse import quote
 
@@ -40,6 +46,8 @@ MAX_BATCH_OPS = 1_000
 MAX_HOPS = 3
 MAX_ANSWER_BYTES = 64 << 20
 NDJSON = "application/x-ndjson"
+# The largest value, 16 MiB, has up to six times as many bytes as text of JSON.
+MAX_EVENT_BYTES = 100 << 20
 # Nodes close what is idle for 75 s; a client lets go first.
 IDLE_SECONDS = 20.0
 # Nodes forget request ids after ten idle minutes: no repeat may come that late.
@@ -238,10 +246,15 @@ class ShardMap:
         raw = json.loads(text)
         self.version, self.identity = int(raw["version"]), str(raw["identity"])
         self.shards: List[Shard] = []
+        self.nodes: Dict[str, Shard] = {}
         self.owner: List[Optional[Shard]] = [None] * SLOTS
         for one in raw["shards"]:
             nodes = (one["primary"]["address"], *(node["address"] for node in one["replicas"]))
             shard = Shard(one["name"], int(one["idx"]), nodes)
+            twice = [node for at, node in enumerate(nodes) if node in nodes[:at] or node in self.nodes]
+            if twice:
+                raise ValueError(f"the map has {twice[0]} twice")
+            self.nodes.update((node, shard) for node in nodes)
             self.shards.append(shard)
             for part in one["slots"]:
                 first, _, last = part.partition("-")
@@ -251,7 +264,6 @@ class ShardMap:
                     self.owner[slot] = shard
         if None in self.owner:
             raise ValueError("the map leaves slots out")
-        self.nodes: Dict[str, Shard] = {node: shard for shard in self.shards for node in shard.nodes}
 
     def shard_of(self, key: bytes) -> Shard:
         shard = self.owner[slot_of(key)]
@@ -322,6 +334,7 @@ class _Op:
     is_write: bool = False
     primary_only: bool = False
     session: Optional[Session] = None
+    until: float = 0.0
     target: str = ""
     asked: Set[str] = dataclasses.field(default_factory=set)
     asked_for: Optional[Position] = None
@@ -341,6 +354,37 @@ class _Broken(Exception):
 
 class _TooLarge(_Broken):
     """The answer is larger than this client holds at once."""
+
+
+class _Timed(io.RawIOBase):
+    """What comes over a connection: each piece within `timeout`, and all of it by `until`."""
+
+    def __init__(self, sock: socket.socket, timeout: float, until: float) -> None:
+        self._sock, self._timeout, self._until = sock, timeout, until
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer came too slowly")
+        self._sock.settimeout(min(self._timeout, left))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer that does not come in drops for ever, head and body."""
+
+    def __init__(self, sock: socket.socket, *, timeout: float, until: float, **given: Any) -> None:
+        super().__init__(sock, **given)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Timed(sock, timeout, until))
 
 
 def _raw(data: Bytes) -> bytes:
@@ -392,6 +436,16 @@ def _result_of_line(line: Dict[str, Any]) -> Result:
                    line.get("target", ""))
 
 
+def _whole(result: Result, action: str) -> Result:
+    """The result, if it says what every node says of a success; another program may listen where a node was."""
+    if 200 <= result.status < 300:
+        if action == "get" and result.etag is None:
+            raise ValueError("a value without its version")
+        if action not in ("get", "scan", "atomic") and result.position is None:
+            raise ValueError("a write without its position")
+    return result
+
+
 class _Wire:
     """Connections to nodes. No routing and no retry; the only place that knows sockets, TLS and the token."""
 
@@ -433,9 +487,9 @@ class _Wire:
         connection = self._take(node, timeout)
         try:
             assert connection.sock is not None
-            connection.sock.settimeout(timeout + len(body or b"") / 1e6)
+            connection.sock.settimeout(max(0.01, min(timeout + len(body or b"") / 1e6, until - time.monotonic())))
+            connection.response_class = functools.partial(_Answer, timeout=timeout, until=until)  # type: ignore[assignment]
             connection.request(method, path, body=body, headers=self.headers(headers))
-            connection.sock.settimeout(timeout)
             answer = connection.getresponse()
             pieces, size = [], 0
             while True:
@@ -446,8 +500,6 @@ class _Wire:
                 size += len(piece)
                 if size > MAX_ANSWER_BYTES:
                     raise _TooLarge(f"the answer has more than {MAX_ANSWER_BYTES} bytes")
-                if time.monotonic() >= until:
-                    raise TimeoutError("the answer came too slowly")
             data = b"".join(pieces)
             length = answer.headers.get("Content-Length")
             if length is not None and method != "HEAD" and answer.status not in (204, 304) and len(data) != int(length):
@@ -476,6 +528,11 @@ class _Wire:
         for node in list(self._idle):
             self.forget(node)
 
+    def begin_anew(self) -> None:
+        """Lets go of all connections; whoever else has them keeps them."""
+        self._lock = threading.Lock()
+        self.close()
+
 
 # --- the client -------------------------------------------------------------------------------------------------------
 
@@ -498,7 +555,7 @@ class Client:
             if "://" in node and not node.startswith(self._wire.scheme):
                 raise ValueError(f"{node}: this client speaks {self._wire.scheme}; for https give it a context")
         self._state = _State(self._wire, [node.split("://")[-1].rstrip("/") for node in nodes])
-        self._state.refresh(self.timeout, must=True)
+        self._state.refresh(time.monotonic() + self.timeout, must=True)
 
     def __enter__(self) -> Client:
         return self
@@ -528,8 +585,9 @@ class Client:
         if max_lag_ms is not None:
             op.headers["Kv-Max-Lag-Ms"] = str(max_lag_ms)
         result = self._do(op)
-        if result.status == 404 or result.etag is None:
+        if result.status == 404:
             return None
+        assert result.etag is not None
         return Entry(_key(key), result.value, result.etag, result.ttl_ms)
 
     def get(self, key: Bytes, *, primary: bool = False, stale: bool = False,
@@ -690,6 +748,8 @@ class Client:
     def _run(self, ops: List[_Op], batch: bool = False) -> List[Union[Result, KvError]]:
         """Walks ops to their ends: attempt, judge, redirect, pause, again, under one deadline."""
         until = time.monotonic() + self.timeout
+        for op in ops:
+            op.until = until
         ceiling = FIRST_PAUSE
         done: Dict[int, Union[Result, KvError]] = {}
         with self._state.request_ids([op for op in ops if op.is_write]):
@@ -716,7 +776,7 @@ class Client:
 
     def _grouped(self, ops: List[_Op], done: Dict[int, Any], batch: bool) -> Iterator[Tuple[str, List[int]]]:
         """What is to be sent where: single ops, or batches of reads or writes to one node, within its limits."""
-        self._state.catch_up()
+        self._state.catch_up(ops[0].until if ops else 0.0)
         groups: Dict[Tuple[str, bool], List[int]] = {}
         room: Dict[Tuple[str, bool], int] = {}
         for at, op in enumerate(ops):
@@ -776,9 +836,11 @@ class Client:
                 results = [_result_of_line(json.loads(line)) for line in data.splitlines()]
                 if len(results) != count:
                     raise ValueError(f"{len(results)} results for {count} ops")
-                return results
+                return [_whole(result, action) for result in results]
             if action == "scan" and status == 200 and not {"next", "done"} & json.loads(data.splitlines()[-1]).keys():
                 raise ValueError("a scan without its end")
+            if action == "atomic" and status == 200 and not [json.loads(line)["status"] for line in data.splitlines()]:
+                raise ValueError("a batch without results")
             error = json.loads(data) if status >= 400 and headers.get_content_type() == "application/json" else {}
             if 400 <= status < 500 and not error:
                 raise ValueError(f"a {status} that says nothing, as of another program")
@@ -789,8 +851,8 @@ class Client:
                           _position_of(headers.get("ETag")), int(ttl) if ttl else None, b"" if error else data,
                           error.get("error", ""), error.get("message", ""),
                           scheme + address if address else "", headers.get("Kv-Shard") or "")
-            return [one] * max(1, count)
-        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            return [_whole(one, action)] * max(1, count)
+        except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
             raise _Broken(f"the answer cannot be read: {error}") from error
 
     def _judge(self, op: _Op, node: str, result: Union[Result, Exception]) -> Union[Result, KvError, str]:
@@ -808,7 +870,7 @@ class Client:
         owner = state.map.nodes.get(node)
         if op.action == "scan" and owner and result.shard != owner.name:
             op.last = f"{node} belongs to {result.shard!r} now"
-            state.refresh(self.attempt_timeout)
+            state.refresh(self._soon(op))
             return self._next(op, node)
         if result.status < 300 or result.status in (304, 404) and result.error != "no_such_path":
             seen = result.etag if op.action == "get" and result.etag else result.position
@@ -849,15 +911,19 @@ class Client:
         """Goes where a node points, if the map knows that place; nothing else is ever sent anything."""
         scheme, _, address = result.target.rpartition("://")
         op.hops += 1
-        self._state.refresh(self.attempt_timeout, hint=node)
+        self._state.refresh(self._soon(op), hint=node)
         is_sound = op.hops <= MAX_HOPS and (not scheme or scheme + "://" == self._wire.scheme)
         if is_sound and address not in self.map.nodes:
-            self._state.refresh(self.attempt_timeout, hint=node, must=True)
+            self._state.refresh(self._soon(op), hint=node, must=True)
         if not is_sound or address not in self.map.nodes:
             kind = Unknown if op.unknown else NotApplied
             return kind(f"was sent to {result.target!r}, which is too far or not in the map", "misrouted", node)
         op.target = address
         return "again"
+
+    def _soon(self, op: _Op) -> float:
+        """How long an op looks for a newer map at most."""
+        return min(op.until, time.monotonic() + self.attempt_timeout)
 
     @staticmethod
     def _error(op: _Op, node: str, result: Result) -> KvError:
@@ -879,22 +945,31 @@ class _State:
         self._last_refresh, self._is_old = 0.0, False
         self._client, self._n = uuid.uuid4(), 0
         self._under_way: Set[int] = set()
+        _states.add(self)
 
     @contextlib.contextmanager
     def request_ids(self, writes: List[_Op]) -> Iterator[None]:
         """Gives each write a number for as long as its caller waits. The floor is the lowest that any caller waits for."""
         with self._lock:
+            client, under_way = self._client, self._under_way
             numbers = list(range(self._n + 1, self._n + 1 + len(writes)))
             self._n += len(writes)
-            self._under_way.update(numbers)
-            floor = min(self._under_way, default=0)
+            under_way.update(numbers)
+            floor = min(under_way, default=0)
         for op, n in zip(writes, numbers):
-            op.headers["Kv-Request-Id"] = op.line["request_id"] = f"{self._client}.{n};floor={floor}"
+            op.headers["Kv-Request-Id"] = op.line["request_id"] = f"{client}.{n};floor={floor}"
         try:
             yield
         finally:
             with self._lock:
-                self._under_way.difference_update(numbers)
+                under_way.difference_update(numbers)
+
+    def begin_anew(self) -> None:
+        """In a process that was forked: another client, with ids, locks and connections of its own. Under the ids of its
+        parent a write would be answered as one of the parent's, not done; and in one connection bytes of both would mix."""
+        self._lock, self._refreshing = threading.Lock(), threading.Lock()
+        self._client, self._n, self._under_way = uuid.uuid4(), 0, set()
+        self._wire.begin_anew()
 
     def node_for(self, op: _Op) -> str:
         """A redirect's target; the primary for writes; for reads one of the shard's nodes that was not asked yet."""
@@ -921,24 +996,25 @@ class _State:
         if version.isdigit() and int(version) > self.map.version:
             self._is_old = True
 
-    def catch_up(self) -> None:
+    def catch_up(self, until: float) -> None:
         if self._is_old:
-            self.refresh(1.0)
+            self.refresh(min(until, time.monotonic() + 1.0))
 
-    def refresh(self, timeout: float, hint: str = "", must: bool = False) -> None:
-        """Asks nodes for a newer map: one thread at a time, at most once a second, unless somebody needs it (`must`)."""
-        if not self._refreshing.acquire(blocking=must):
+    def refresh(self, until: float, hint: str = "", must: bool = False) -> None:
+        """Asks nodes for a newer map: one thread at a time, at most once a second, unless somebody needs it (`must`). Ends
+        by `until`, also without."""
+        if not self._refreshing.acquire(timeout=max(0.0, until - time.monotonic()) if must else 0):
             return
         try:
             if not must and time.monotonic() - self._last_refresh < 1.0:
                 return
             self._is_old = False
-            self._ask(timeout, hint)
+            self._ask(until, hint)
             self._last_refresh = time.monotonic()
         finally:
             self._refreshing.release()
 
-    def _ask(self, timeout: float, hint: str) -> None:
+    def _ask(self, until: float, hint: str) -> None:
         current = getattr(self, "map", None)
         # Once there is a map, only its nodes are asked.
         known = list(current.nodes) if current else list(self._seeds)
@@ -946,9 +1022,12 @@ class _State:
         known.sort(key=lambda node: (node != hint, self._away.get(node, 0) > now, random.random()))
         problem = "no address was given"
         for node in known:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
             try:
                 etag = {"If-None-Match": f'"{current.identity}"'} if current else {}
-                status, _, data = self._wire.ask(node, "GET", "/cluster/map", etag, None, min(timeout, 1.0), now + timeout)
+                status, _, data = self._wire.ask(node, "GET", "/cluster/map", etag, None, min(left, 1.0), until)
                 if status == 304:
                     return
                 if status == 200:
@@ -962,6 +1041,59 @@ class _State:
             problem += f" (at {node})"
         if current is None:
             raise Unavailable(f"no node gave the map; last: {problem}")
+
+
+_states: "weakref.WeakSet[_State]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for state in list(_states):
+        state.begin_anew()
+
+
+# Before anything else runs in the child. Where there is no fork, there is no such function.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _sse(answer: http.client.HTTPResponse) -> Iterator[Dict[str, str]]:
+    """The events of a stream, each as its fields. Lines that begin with a colon are comments."""
+    fields: Dict[str, str] = {}
+    size = 0
+    for raw in _stream_lines(answer):
+        name, _, value = raw.decode().partition(":")
+        size += len(raw)
+        if size > MAX_EVENT_BYTES:
+            raise NotApplied(f"an event has more than {MAX_EVENT_BYTES} bytes", "too_large")
+        if not raw:
+            yield fields
+            fields, size = {}, 0
+        elif name:
+            value = value[1:] if value.startswith(" ") else value
+            fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+
+
+def _stream_lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Lines as they come, with LF, CR LF or CR behind each. The last one, if nothing ends it, is none."""
+    after_cr = False
+    pieces: List[bytes] = []
+    size = 0
+    while True:
+        piece = answer.read1(1 << 16)
+        if not piece:
+            return
+        if after_cr and piece.startswith(b"\n"):
+            piece = piece[1:]
+        after_cr = piece.endswith(b"\r")
+        pieces.append(piece)
+        size += len(piece)
+        # A long line comes in many pieces, and only its end has a line break.
+        if b"\n" in piece or b"\r" in piece:
+            *whole, rest = re.split(rb"\r\n|\n|\r", b"".join(pieces))
+            yield from whole
+            pieces, size = [rest], len(rest)
+        if size > MAX_EVENT_BYTES:
+            raise NotApplied(f"a line has more than {MAX_EVENT_BYTES} bytes", "too_large")
 
 
 class Watch:
@@ -1042,14 +1174,17 @@ class Watch:
         while not self._closed.is_set():
             node = state.node_for(shape)
             try:
-                for position, change in self._events(node, idx, at, began):
+                for position, change in self._events(node, idx, at):
                     if self._closed.is_set():
                         return
+                    # A watch from now on has a place to go on from before anybody is told that it began; and it has
+                    # begun also while the others have filled the queue.
                     at, pause = position, FIRST_PAUSE
+                    began.set()
                     self._put((idx, position, change))
             except (_NotSent, _Broken, OSError, http.client.HTTPException, ValueError, KeyError, AttributeError):
                 state.went_wrong(node)
-                state.catch_up()
+                state.catch_up(time.monotonic() + 1.0)
             except KvError as error:
                 self._put(error)
                 began.set()
@@ -1058,7 +1193,7 @@ class Watch:
             self._closed.wait(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _events(self, node: str, idx: int, at: Optional[Position], began: threading.Event) -> Iterator[Tuple[Position, Any]]:
+    def _events(self, node: str, idx: int, at: Optional[Position]) -> Iterator[Tuple[Position, Any]]:
         """The events of one connection, behind `at`. Ends where the connection does."""
         wire = self._client._wire
         connection = wire.open(node, self._client.attempt_timeout)
@@ -1072,20 +1207,10 @@ class Watch:
                 raise _Broken("another shard answers")
             sock.settimeout(WATCH_SILENCE)
             self._sockets[idx] = sock
-            fields: Dict[str, str] = {}
-            while True:
-                line = answer.readline()
-                if not line.endswith(b"\n"):
-                    return
-                name, _, value = line.rstrip(b"\r\n").decode().partition(":")
-                if name:
-                    fields[name] = value[1:] if value.startswith(" ") else value
-                    continue
-                event, fields = self._event(idx, fields, node), {}
+            for fields in _sse(answer):
+                event = self._event(idx, fields, node)
                 if event:
-                    # So a watch from now on has a place to go on from before anybody is told that it began.
                     yield event
-                    began.set()
         finally:
             self._sockets.pop(idx, None)
             connection.close()

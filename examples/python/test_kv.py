@@ -5,6 +5,7 @@
 Starts nodes and stops them by their process ids; their data is in a temporary directory. The primary of the first shard is
 reached through a proxy that cuts connections where a test wants it. Nothing waits a fixed time: conditions have deadlines.
 """
+import contextlib
 import http.client
 import http.server
 import json
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -276,6 +278,18 @@ def map_of(*shards: List[str], version: int = 1) -> bytes:
     return json.dumps({"version": version, "identity": f"{version}-00", "shards": parts}).encode()
 
 
+def drip(listener: socket.socket, head: bytes) -> None:
+    """Answers every connection with a head and then a byte every few ms, for much longer than anyone has time."""
+    with contextlib.suppress(OSError):
+        while True:
+            near, _ = listener.accept()
+            with near, contextlib.suppress(OSError):
+                near.sendall(head)
+                for _ in range(200):
+                    near.sendall(b"H")
+                    time.sleep(0.02)
+
+
 class Slots(unittest.TestCase):
     def test_every_vector(self) -> None:
         rows = [line.rstrip("\n").split("\t") for line in VECTORS.read_text().splitlines() if not line.startswith("#")]
@@ -425,7 +439,7 @@ class AgainstScriptedNodes(unittest.TestCase):
                 wait_for("the newer map", lambda: kv.get("a") and kv.map.version == 5)
                 self.assertEqual(list(kv.map.nodes), [other.address])
                 maps[0] = map_of([node.address], version=3)
-                kv._state.refresh(1.0, must=True)
+                kv._state.refresh(time.monotonic() + 1.0, must=True)
                 self.assertEqual(kv.map.version, 5)
 
     def test_an_answer_of_no_node_is_no_answer(self) -> None:
@@ -514,6 +528,135 @@ class AgainstScriptedNodes(unittest.TestCase):
                 changes = [watch.next(10), watch.next(10)]
             self.assertEqual([(change.kind, change.position, change.value, change.by_expiry) for change in changes if change],
                              [("put", Position(1, 5), b"\xff", False), ("delete", Position(1, 7), None, True)])
+
+    def test_a_shard_far_behind_kept_the_others_from_beginning(self) -> None:
+        """Its changes filled the queue, and the first of another shard had to be in it before that one counted."""
+        own: List[str] = []
+        many = b"".join(b'event: put\nid: 1.%d\ndata: {"key":"a","value":"1"}\n\n' % seq for seq in range(2, 1_502))
+
+        def answer(_: str, path: str, headers: Any, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(*([node] for node in own))
+            shard = own.index(headers["Host"])
+            if shard == 1:
+                wait_for("the queue is full", lambda: len(sent[0]._queue.queue) == 1_000)
+                return 200, {"Kv-Shard": "s1"}, b'event: position\nid: 1.1\ndata: {"position":"1.1"}\n\n'
+            return 200, {"Kv-Shard": "s0"}, many if path.endswith("after=1.1") else b""
+        sent: List[client_module.Watch] = []
+        before = client_module.Watch.__init__
+
+        def noted(watch: client_module.Watch, *given: Any) -> None:
+            sent.append(watch)
+            before(watch, *given)
+        with FakeNode(answer) as node, FakeNode(answer) as other:
+            own.extend([node.address, other.address])
+            with Client([node.address], timeout=3) as kv, unittest.mock.patch.object(client_module.Watch, "__init__", noted):
+                with kv.watch(after={0: Position(1, 1), 1: Position(1, 0)}) as watch:
+                    changes = [watch.next(10) for _ in range(1_500)]
+            self.assertEqual(changes[-1] and changes[-1].position, Position(1, 1_501))
+
+    def test_looking_for_a_newer_map_passed_the_deadline(self) -> None:
+        """An op that looked for one asked every node of the map, a second each, however little time it had."""
+        with contextlib.ExitStack() as stack:
+            # They take connections and say nothing.
+            silent = [stack.enter_context(socket.create_server(("127.0.0.1", free_port()))) for _ in range(5)]
+            nodes = [f"127.0.0.1:{one.getsockname()[1]}" for one in silent]
+            seed = stack.enter_context(FakeNode(lambda *_: (200, {}, map_of(nodes))))
+            kv = stack.enter_context(Client([seed.address], timeout=0.5, attempt_timeout=0.2))
+            # As if the last look at the map had been a while ago.
+            kv._state._last_refresh = 0.0
+            began = time.monotonic()
+            self.assertRaises(Unavailable, kv.get, "a")
+            self.assertLess(time.monotonic() - began, 1.0)
+
+    def test_a_node_that_drips_kept_an_op_for_ever(self) -> None:
+        """Each byte came in time, and no look at the clock stood between them."""
+        for head in (b"", b"HTTP/1.1 200 OK\r\nETag: \"1.1\"\r\nContent-Length: 9999\r\n\r\n"):
+            with self.subTest(head=head), socket.create_server(("127.0.0.1", free_port())) as listener:
+                threading.Thread(target=drip, args=(listener, head), daemon=True).start()
+                dripping = f"127.0.0.1:{listener.getsockname()[1]}"
+                with FakeNode(lambda *_: (200, {}, map_of([dripping]))) as seed, Client([seed.address], timeout=0.5) as kv:
+                    began = time.monotonic()
+                    self.assertRaises(Unavailable, kv.get, "a")
+                    self.assertLess(time.monotonic() - began, 1.5)
+
+    def test_a_success_of_another_program_read_as_an_absent_key(self) -> None:
+        """Whatever answers 200 to everything has no version and no position to tell."""
+        own: List[str] = []
+
+        def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(own)
+            return 200, {"Content-Type": "text/html"}, b"<h1>It works!</h1>"
+        with FakeNode(answer) as node:
+            own.append(node.address)
+            with Client([node.address], timeout=0.4) as kv:
+                self.assertRaises(Unavailable, kv.get, "a")
+                self.assertRaises(Unknown, kv.put, "a", "1")
+                self.assertRaises(Unknown, kv.atomic, [{"op": "put", "key": "a", "value": "1"}])
+                self.assertRaises(Unavailable, kv.get_many, ["a", "b"])
+
+    def test_a_comment_or_a_bare_cr_in_a_stream_broke_its_events(self) -> None:
+        """A comment within an event ended it, and of lines that end in CR alone none was ever seen."""
+        event = ["event: put", ": a comment", "id: 1.5", 'data: {"key":"a",', 'data: "value":"1","time_ms":1}', "", ""]
+        for end in ("\n", "\r\n", "\r"):
+            own: List[str] = []
+
+            def answer(_: str, path: str, *__: Any, own: List[str] = own, end: str = end) -> Tuple[int, Dict[str, str], bytes]:
+                if path == "/cluster/map":
+                    return 200, {}, map_of(own)
+                return 200, {"Kv-Shard": "s0"}, end.join(event).encode()
+            with self.subTest(end=end), FakeNode(answer) as node:
+                own.append(node.address)
+                with Client([node.address], timeout=1) as kv, kv.watch() as watch:
+                    change = watch.next(10)
+                    self.assertEqual(change and (change.kind, change.value, change.position), ("put", b"1", Position(1, 5)))
+
+    def test_a_line_of_a_watch_had_no_bound(self) -> None:
+        own: List[str] = []
+
+        def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(own)
+            return 200, {"Kv-Shard": "s0"}, b"data: " + b"x" * 5_000
+        with FakeNode(answer) as node, unittest.mock.patch.object(client_module, "MAX_EVENT_BYTES", 4_000):
+            own.append(node.address)
+            with Client([node.address], timeout=1) as kv, kv.watch() as watch, self.assertRaises(NotApplied) as raised:
+                watch.next(10)
+            self.assertEqual(raised.exception.code, "too_large")
+
+    def test_an_address_twice_in_a_map_was_taken(self) -> None:
+        for shards in ([["a:1", "a:1"]], [["a:1"], ["a:1"]], [["a:1", "b:1"], ["c:1", "b:1"]]):
+            with self.subTest(shards=shards):
+                self.assertRaisesRegex(ValueError, "twice", client_module.ShardMap, map_of(*shards))
+
+    @unittest.skipUnless(hasattr(os, "fork"), "this system does not fork")
+    def test_a_forked_process_took_the_ids_of_its_parent(self) -> None:
+        """Both counted on from the same number, so the node took the child's write for a repeat of the parent's."""
+        own: List[str] = []
+
+        def answer(_: str, path: str, *__: Any) -> Tuple[int, Dict[str, str], bytes]:
+            if path == "/cluster/map":
+                return 200, {}, map_of(own)
+            return 204, {"ETag": '"1.1"', "Kv-Position": "1.1", "Kv-Applied": "yes"}, b""
+        with FakeNode(answer) as node:
+            own.append(node.address)
+            with Client([node.address]) as kv:
+                kv.put("a", "1")
+                child = os.fork()
+                if child == 0:
+                    with contextlib.suppress(BaseException):
+                        kv.put("a", "2")
+                        os._exit(0)
+                    os._exit(1)
+                self.assertEqual(os.waitpid(child, 0)[1], 0)
+                # The parent's connection is still its own.
+                kv.put("a", "3")
+            ids = [headers["Kv-Request-Id"].split(";")[0] for method, _, headers in node.seen if method == "PUT"]
+            clients = [one.split(".")[0] for one in ids]
+            self.assertEqual(len(set(ids)), 3, ids)
+            self.assertEqual(clients[0], clients[2])
+            self.assertNotEqual(clients[0], clients[1])
 
     def test_nobody_answers(self) -> None:
         self.assertRaises(Unavailable, Client, [f"127.0.0.1:{free_port()}"], timeout=0.5)

@@ -1,6 +1,6 @@
 //! An atomic batch, from ownership to the commit thread: all of it is done here or nothing.
 
-use std::time::Instant;
+use std::{iter, time::Instant};
 
 use kvclient::{
     position::Position,
@@ -14,7 +14,7 @@ use kvclient::{
 use crate::{
     acknowledge::Owed,
     commit::{AtomicAnswer, AtomicOps, named},
-    metrics::{OpKind, OpOutcome},
+    metrics::OpOutcome,
     ownership::Access,
     pending::deadline,
     service::{Service, turned_away},
@@ -29,15 +29,12 @@ use crate::{
 /// # Cancel safety
 /// Once queued it is decided, whether or not the caller still waits.
 pub async fn execute(service: &Service, ops: Vec<Op>, id: Option<RequestId>) -> AtomicAnswer {
-    let (arrived, kinds) = (Instant::now(), OpKind::of_each(&ops));
+    let arrived = Instant::now();
+    let counting = service.metrics.begin_ops(&ops, arrived);
     let answer = execute_whole(service, ops, id, arrived).await;
     match &answer {
-        Ok(results) => service.metrics.saw_ops(&kinds, results, arrived),
-        Err(refusal) => {
-            let outcome = OpOutcome::of(refusal);
-            let ops = kinds.into_iter().map(|kind| (kind, outcome));
-            service.metrics.ops.add(ops, arrived.elapsed());
-        }
+        Ok(results) => counting.end(results.iter().map(OpOutcome::of)),
+        Err(refusal) => counting.end(iter::repeat(OpOutcome::of(refusal))),
     }
     answer
 }

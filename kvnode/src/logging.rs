@@ -67,6 +67,14 @@ impl Logging {
     }
 }
 
+/// Whether these settings name a level.
+///
+/// # Errors
+/// [`ConfigError`]: `--log-level` is none.
+pub fn check(settings: &Settings) -> Result<(), ConfigError> {
+    filter(level_of(settings)).map(drop)
+}
+
 fn level_of(settings: &Settings) -> &str {
     settings.log_level.as_deref().unwrap_or(DEFAULT_LEVEL)
 }

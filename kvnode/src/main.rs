@@ -5,11 +5,12 @@
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
+use kvclient::shard_map::ShardMap;
 use kvnode::{
     compact::{self, CompactError},
     config::{Cli, ConfigError, NodeConfig, Offline, ServeArgs},
     durable::DataError,
-    logging::Logging,
+    logging::{self, Logging},
     node::{self, RunningNode, StartError},
     offline,
     storage::StorageError,
@@ -43,15 +44,16 @@ fn main() -> ExitCode {
 fn prepare(args: &ServeArgs) -> Result<Option<(NodeConfig, Logging)>, ConfigError> {
     let settings = args.merged_settings()?;
     if args.check_config {
-        return print_map(args).map(|()| None);
+        logging::check(&settings)?;
+        print_map(&args.check(&settings)?);
+        return Ok(None);
     }
     let logging = Logging::start(&settings)?;
     Ok(Some((args.node_config(&settings)?, logging)))
 }
 
 /// One line for each node of the map: address, role, shard.
-fn print_map(args: &ServeArgs) -> Result<(), ConfigError> {
-    let map = args.read_map()?;
+fn print_map(map: &ShardMap) {
     let mut out = std::io::stdout().lock();
     for shard in map.shards() {
         for node in shard.nodes() {
@@ -62,7 +64,6 @@ fn print_map(args: &ServeArgs) -> Result<(), ConfigError> {
             let _ = writeln!(out, "{} {role} {}", node.address, shard.name);
         }
     }
-    Ok(())
 }
 
 fn run(config: NodeConfig, logging: Logging) -> ExitCode {

@@ -2,14 +2,27 @@
 
 use std::fs;
 
-/// Memory that is in RAM, LMDB's pages among it.
-pub fn resident_bytes() -> Option<u64> {
-    field(&status(), "VmRSS:")
+/// What of it is in RAM; `None` where the system does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it, LMDB's pages among it.
+    pub resident_bytes: Option<u64>,
+    /// What is no file's.
+    pub anonymous_bytes: Option<u64>,
 }
 
-/// Memory that is in RAM and is no file's.
-pub fn anonymous_bytes() -> Option<u64> {
-    field(&status(), "RssAnon:")
+impl Memory {
+    /// As it is now: one small file of the system is read.
+    pub fn now() -> Self {
+        Self::parse(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+    }
+
+    fn parse(status: &str) -> Self {
+        Self {
+            resident_bytes: field(status, "VmRSS:"),
+            anonymous_bytes: field(status, "RssAnon:"),
+        }
+    }
 }
 
 /// Memory of the machine, or of the control group if that gives less.
@@ -21,10 +34,6 @@ pub fn machine_bytes() -> Option<u64> {
     let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
     let group: Option<u64> = group.and_then(|text| text.trim().parse().ok());
     machine.into_iter().chain(group).min()
-}
-
-fn status() -> String {
-    fs::read_to_string("/proc/self/status").unwrap_or_default()
 }
 
 /// A line of `/proc/self/status` that is in kB.
@@ -46,11 +55,15 @@ mod tests {
         assert_eq!(field(status, "Threads:"), None);
         assert_eq!(field("VmRSS:\tmuch kB\n", "VmRSS:"), None);
         assert_eq!(field("", "VmRSS:"), None);
+        let memory = Memory::parse(status);
+        assert_eq!(memory.resident_bytes, Some(1234 * 1024));
+        assert_eq!(memory.anonymous_bytes, Some(56 * 1024));
     }
 
     #[test]
     fn this_process_takes_some() {
-        let (all, own) = (resident_bytes().unwrap(), anonymous_bytes().unwrap());
+        let now = Memory::now();
+        let (all, own) = (now.resident_bytes.unwrap(), now.anonymous_bytes.unwrap());
         assert!(own > 0 && own <= all, "{own} of {all}");
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    memory,
+    memory::Memory,
     metrics::{OpKind, OpOutcome, Ops},
     service::Service,
     vitals::{Counted, EVERY, Sample},
@@ -60,7 +60,7 @@ fn sample(service: &Service, sample: Sample) -> Sample {
         lag_ms: service.lag_ms(),
         log_bytes: storage.map_or(0, |storage| storage.log.stats().bytes),
         lmdb_bytes: storage.map_or(0, |storage| storage.store.stats().used_bytes),
-        memory_bytes: memory::anonymous_bytes(),
+        memory_bytes: Memory::now().anonymous_bytes,
         watches: service.metrics.watches(),
         ..sample
     }

@@ -29,7 +29,7 @@ use crate::{
     clock::ShardClock,
     commit::read_result,
     config::NodeConfig,
-    metrics::{Metrics, OpKind},
+    metrics::{Metrics, OpOutcome},
     ownership::{self, Access, Decision, Place},
     pending::{PendingReads, PendingWrites},
     readiness::{MapConflict, Readiness},
@@ -116,9 +116,10 @@ impl Service {
     /// # Cancel safety
     /// Writes that were queued are decided, whether or not the caller still waits.
     pub async fn execute(&self, ops: Vec<Op>) -> Vec<OpResult> {
-        let (arrived, kinds) = (Instant::now(), OpKind::of_each(&ops));
+        let arrived = Instant::now();
+        let counting = self.metrics.begin_ops(&ops, arrived);
         let results = self.execute_each(ops, arrived, None).await;
-        self.metrics.saw_ops(&kinds, &results, arrived);
+        counting.end(results.iter().map(OpOutcome::of));
         results
     }
 
@@ -128,9 +129,9 @@ impl Service {
     /// That of [`Self::execute`].
     pub async fn execute_timed(&self, op: Op, timing: &Arc<Timing>) -> OpResult {
         let (arrived, ops) = (Instant::now(), vec![op]);
-        let kinds = OpKind::of_each(&ops);
+        let counting = self.metrics.begin_ops(&ops, arrived);
         let results = self.execute_each(ops, arrived, Some(timing)).await;
-        self.metrics.saw_ops(&kinds, &results, arrived);
+        counting.end(results.iter().map(OpOutcome::of));
         results.into_iter().next().unwrap_or_default()
     }
 

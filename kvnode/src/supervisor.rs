@@ -2,10 +2,11 @@
 //! and that it stops.
 //!
 //! Lines in a datagram to the socket that `NOTIFY_SOCKET` names; without it nobody is told. A message that does not get
-//! through changes nothing: the node does not depend on who watches it.
+//! through changes nothing: the node does not depend on who watches it. That it serves and how it is doing is told again
+//! until it does get through.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     env,
     ffi::OsStr,
     io,
@@ -22,8 +23,12 @@ use std::{
 #[derive(Debug)]
 pub struct Supervisor {
     socket: Option<UnixDatagram>,
+    /// Whether the node serves, and that was not told yet.
+    owes_ready: Cell<bool>,
     /// What it was told last of how the node is doing.
     told: RefCell<String>,
+    /// Whether the last message did not get through: logged once.
+    is_deaf: Cell<bool>,
 }
 
 impl Supervisor {
@@ -35,25 +40,33 @@ impl Supervisor {
                 .inspect_err(|error| tracing::warn!(?name, %error, "NOTIFY_SOCKET cannot be used"))
                 .ok()
         });
+        Self::of(socket)
+    }
+
+    fn of(socket: Option<UnixDatagram>) -> Self {
         Self {
             socket,
+            owes_ready: Cell::default(),
             told: RefCell::default(),
+            is_deaf: Cell::default(),
         }
     }
 
     /// The node listens, and its data is open or being copied.
     pub fn serves(&self) {
-        self.send("READY=1");
+        self.owes_ready.set(!self.send("READY=1"));
     }
 
     /// How the node is doing, as `/readyz` says it. Told again only when it changes.
     pub fn is_doing(&self, how: &str) {
-        if self.socket.is_none() || *self.told.borrow() == how {
-            return;
+        if self.owes_ready.get() {
+            self.serves();
         }
-        self.told.replace(how.to_owned());
         // A line is a field.
-        self.send(&format!("STATUS={}", how.replace('\n', " ")));
+        let is_new = *self.told.borrow() != how;
+        if is_new && self.send(&format!("STATUS={}", how.replace('\n', " "))) {
+            self.told.replace(how.to_owned());
+        }
     }
 
     /// The node takes no more connections and finishes what runs.
@@ -61,11 +74,19 @@ impl Supervisor {
         self.send("STOPPING=1");
     }
 
-    fn send(&self, message: &str) {
-        let Some(socket) = &self.socket else { return };
-        if let Err(error) = socket.send(message.as_bytes()) {
-            tracing::warn!(message, %error, "the service manager cannot be told");
+    /// Whether it got through, or there is nobody to tell.
+    fn send(&self, message: &str) -> bool {
+        let Some(socket) = &self.socket else {
+            return true;
+        };
+        let sent = socket.send(message.as_bytes());
+        let was_deaf = self.is_deaf.replace(sent.is_err());
+        if let Err(error) = &sent
+            && !was_deaf
+        {
+            tracing::warn!(message, %error, "the service manager cannot be told; tried again each second");
         }
+        sent.is_ok()
     }
 }
 
@@ -93,10 +114,7 @@ mod tests {
     }
 
     fn supervisor(name: &OsStr) -> Supervisor {
-        Supervisor {
-            socket: Some(connect(name).unwrap()),
-            told: RefCell::default(),
-        }
+        Supervisor::of(Some(connect(name).unwrap()))
     }
 
     #[test]
@@ -121,6 +139,30 @@ mod tests {
         // Whoever listened has gone: that is logged, and nothing else.
         drop(socket);
         supervisor.serves();
+    }
+
+    /// A manager that does not read for a while has a full queue; it then waited for a word that never came again.
+    #[test]
+    fn a_lost_ready_was_never_told_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let supervisor = supervisor(path.as_os_str());
+        let mut filled = 0;
+        while supervisor.send("EXTEND_TIMEOUT_USEC=1") {
+            filled += 1;
+        }
+        supervisor.serves();
+        supervisor.is_doing("ready");
+        for _ in 0..filled {
+            assert_eq!(receive(&socket), "EXTEND_TIMEOUT_USEC=1");
+        }
+        supervisor.is_doing("ready");
+        assert_eq!(receive(&socket), "READY=1");
+        assert_eq!(receive(&socket), "STATUS=ready");
+        supervisor.is_doing("ready");
+        supervisor.stops();
+        assert_eq!(receive(&socket), "STOPPING=1");
     }
 
     #[test]

@@ -63,7 +63,8 @@ pub struct ServeArgs {
     /// TOML file of settings.
     #[arg(long, env = "KVNODE_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
-    /// Check the map and the settings, print a line for each node, and exit.
+    /// Check the map and the settings, print a line for each node, and exit. With --address, all that this node would
+    /// check before it starts.
     #[arg(long)]
     pub check_config: bool,
     /// Become the primary that the map makes of this former replica. Give it once.
@@ -109,7 +110,8 @@ pub struct Settings {
     /// Log kept for replicas and watchers beyond what recovery needs [default: 1GiB].
     #[arg(long, env = "KVNODE_LOG_RETENTION", value_name = "SIZE")]
     pub log_retention: Option<ByteSize>,
-    /// Log kept at most while a snapshot is streamed [default: 8GiB].
+    /// Log kept at most while a snapshot is streamed, and after it until the replica that made the copy is level
+    /// [default: 8GiB].
     #[arg(long, env = "KVNODE_SNAPSHOT_LOG_LIMIT", value_name = "SIZE")]
     pub snapshot_log_limit: Option<ByteSize>,
     /// HTTP worker threads [default: the number of cores].

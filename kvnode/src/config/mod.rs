@@ -128,7 +128,6 @@ impl ServeArgs {
             .data
             .clone()
             .unwrap_or_else(|| PathBuf::from("data").join(address.port().to_string()));
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let order = match (self.promote, self.rejoin) {
             (true, _) => Order::Promote,
             (_, true) => Order::Rejoin,
@@ -136,15 +135,12 @@ impl ServeArgs {
         };
         Ok(NodeConfig {
             sizes: settings.sizes()?,
-            workers: at_least_one("--workers", settings.workers.unwrap_or(cores))?,
+            workers: settings.workers()?,
             busy_poll: busy_poll(settings.busy_poll_us)?,
             slow_request: Some(settings.slow_request_ms.unwrap_or(1_000))
                 .filter(|ms| *ms > 0)
                 .map(Duration::from_millis),
-            max_connections: at_least_one(
-                "--max-connections",
-                settings.max_connections.unwrap_or(4_096),
-            )?,
+            max_connections: settings.max_connections()?,
             allow_get_writes: settings.allow_get_writes.unwrap_or(false),
             insecure_no_auth,
             map,
@@ -154,6 +150,23 @@ impl ServeArgs {
             data,
             order,
         })
+    }
+
+    /// Checks what a start would check before it touches anything; without `--address`, all that every node shares.
+    /// The map.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what is wrong and how to mend it.
+    pub fn check(&self, settings: &Settings) -> Result<ShardMap, ConfigError> {
+        if self.address.is_some() {
+            return Ok(self.node_config(settings)?.map);
+        }
+        let map = self.read_map()?;
+        settings.check()?;
+        if let (Some(listen), Some(node)) = (&settings.listen, map.nodes().next()) {
+            listen_addresses(Some(listen), &node.address)?;
+        }
+        Ok(map)
     }
 
     fn own_address(&self, map: &ShardMap) -> Result<Address, ConfigError> {
@@ -166,6 +179,26 @@ impl ServeArgs {
         };
         text.parse()
             .map_err(|error| ConfigError::new(format!("--address: {error}")))
+    }
+}
+
+impl Settings {
+    /// Whether each value is one that a node starts with.
+    fn check(&self) -> Result<(), ConfigError> {
+        self.sizes()?;
+        self.workers()?;
+        self.max_connections()?;
+        busy_poll(self.busy_poll_us)?;
+        Ok(())
+    }
+
+    fn workers(&self) -> Result<usize, ConfigError> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        at_least_one("--workers", self.workers.unwrap_or(cores))
+    }
+
+    fn max_connections(&self) -> Result<usize, ConfigError> {
+        at_least_one("--max-connections", self.max_connections.unwrap_or(4_096))
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Sizes {
     pub log_segment_bytes: u64,
     /// Log kept beyond what recovery needs.
     pub log_retention_bytes: u64,
-    /// Log kept at most while a snapshot is streamed.
+    /// Log kept at most while a snapshot is streamed, and until its replica is level.
     pub snapshot_log_limit_bytes: u64,
     /// Request bodies held at once, and unread answers.
     pub max_in_flight_bytes: usize,

@@ -1,12 +1,13 @@
 //! `/kv/{key}` and `/kv?key=`: one op each, raw bytes in and out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{Method, header::HeaderName},
     web,
 };
+use bytes::Bytes;
 use kvclient::{
     key::Key,
     wire::{
@@ -19,6 +20,7 @@ use kvclient::{
 
 use super::{answer, awake, body, guard, past, request, request::BadRequest};
 use crate::{
+    metrics::{OpKind, OpOutcome},
     ownership::{Access, Decision},
     service::{Service, turned_away},
     timing::{Part, Timing},
@@ -58,7 +60,7 @@ pub(super) async fn write(
     payload: &mut web::Payload,
     service: web::Data<Service>,
 ) -> HttpResponse {
-    let timing = timing(&request);
+    let (arrived, timing) = (Instant::now(), timing(&request));
     let (key, query) = match request::key_and_query(&request) {
         Ok(found) => found,
         Err(error) => return refuse(&request, payload, error, &service).await,
@@ -75,6 +77,11 @@ pub(super) async fn write(
         timing.took(Part::Body, timing.elapsed());
     }
     if let Some(result) = elsewhere {
+        // In a batch it would have been counted with the rest.
+        if let Ok(action) = action(&request, &query, Bytes::new()) {
+            let op = (OpKind::of(&action), OpOutcome::of(&result));
+            service.metrics.ops.add([op].into_iter(), arrived.elapsed());
+        }
         return answer::op(&request, result, &service);
     }
     // Borrowed, so that the body counts as held until its write is answered.
@@ -89,7 +96,7 @@ pub(super) async fn write(
     }
 }
 
-fn action(request: &HttpRequest, query: &Query, body: bytes::Bytes) -> Result<Action, BadRequest> {
+fn action(request: &HttpRequest, query: &Query, body: Bytes) -> Result<Action, BadRequest> {
     let ttl_ms = query.duration_ms("ttl")?;
     if *request.method() == Method::PUT {
         only(query, &["key", "ttl"])?;

@@ -3,6 +3,7 @@
 //! One handler takes every request and matches the raw path, since keys are bytes and the framework's router would
 //! decode them to text first. Each arm decodes, asks the [`Service`], and encodes; no logic lives here.
 
+mod accept;
 mod admin;
 mod answer;
 mod awake;
@@ -113,10 +114,10 @@ async fn handle(
         route::READYZ => admin::readyz(service).await,
         route::METRICS => metrics::metrics(request, service).await,
         route::OPENAPI => openapi::openapi(&service),
-        route::PAGE => page::index(&service),
+        route::PAGE => page::index(&request, &service),
         route::LOG => log::log(request, service).await,
         route::SNAPSHOT => log::snapshot(request, service).await,
-        _ => page::file(path, &service).unwrap_or_else(|| no_such_path(path, &service)),
+        _ => page::file(path, &request, &service).unwrap_or_else(|| no_such_path(path, &service)),
     }
 }
 

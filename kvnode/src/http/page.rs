@@ -6,11 +6,12 @@
 //! [`POLICY`]: run these files, ask this node, and nothing else. Keys and values reach it as data only.
 
 use actix_web::{
-    HttpResponse,
-    http::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY},
+    HttpRequest, HttpResponse,
+    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderValue, REFERRER_POLICY},
 };
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::answer;
+use super::{answer, request};
 use crate::service::Service;
 
 /// Where the files are.
@@ -70,13 +71,13 @@ const FILES: &[File] = &[
 ];
 
 /// The page itself.
-pub(super) fn index(service: &Service) -> HttpResponse {
-    give(&INDEX, service)
+pub(super) fn index(request: &HttpRequest, service: &Service) -> HttpResponse {
+    give(&INDEX, request, service)
 }
 
 /// The file that a path names, if it is one of the page's.
-pub(super) fn file(path: &str, service: &Service) -> Option<HttpResponse> {
-    find(path).map(|file| give(file, service))
+pub(super) fn file(path: &str, request: &HttpRequest, service: &Service) -> Option<HttpResponse> {
+    find(path).map(|file| give(file, request, service))
 }
 
 /// Whether a path names a file of the page.
@@ -89,13 +90,23 @@ fn find(path: &str) -> Option<&'static File> {
     FILES.iter().find(|File(name, ..)| *name == asked)
 }
 
-/// As any other answer it is not kept: no page is of two versions of the node.
-fn give(File(_, kind, content): &File, service: &Service) -> HttpResponse {
-    answer::data(200, service)
+/// It may be kept, and is asked for each time all the same: no page is of two versions of the node.
+fn give(File(_, kind, content): &File, request: &HttpRequest, service: &Service) -> HttpResponse {
+    let etag = format!("\"{:016x}\"", xxh3_64(content.as_bytes()));
+    let known = match request::text(request, "if-none-match") {
+        Ok(known) => known == Some(&etag),
+        Err(error) => return answer::refused(error, service),
+    };
+    let mut answer = answer::data(if known { 304 } else { 200 }, service);
+    answer
+        .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-cache")))
+        .insert_header((ETAG, etag))
         .insert_header((CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)))
-        .insert_header((REFERRER_POLICY, HeaderValue::from_static("no-referrer")))
-        .content_type(*kind)
-        .body(*content)
+        .insert_header((REFERRER_POLICY, HeaderValue::from_static("no-referrer")));
+    match known {
+        true => answer.finish(),
+        false => answer.content_type(*kind).body(*content),
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use kvclient::{
     },
 };
 
-use super::{answer, request, request::BadRequest};
+use super::{accept, answer, request, request::BadRequest};
 use crate::{
     ownership::own_shard,
     service::{Service, read_failed},
@@ -110,16 +110,11 @@ enum Format {
 }
 
 impl Format {
-    fn of(request: &HttpRequest) -> Result<Self, BadRequest> {
-        let accept = request::text(request, "accept")?.unwrap_or_default();
-        let wants_frames = accept.split(',').any(|range| {
-            range.split(';').next().unwrap_or_default().trim() == content_type::FRAMES
-        });
-        Ok(if wants_frames {
-            Self::Frames
-        } else {
-            Self::Lines
-        })
+    fn of(request: &HttpRequest) -> Self {
+        match accept::prefers(request, content_type::FRAMES, content_type::NDJSON) {
+            true => Self::Frames,
+            false => Self::Lines,
+        }
     }
 
     fn content_type(self) -> &'static str {
@@ -190,7 +185,7 @@ impl Asked {
             range: range(&query)?,
             limit: limit.unwrap_or(DEFAULT_SCAN_LIMIT),
             content,
-            format: Format::of(request)?,
+            format: Format::of(request),
         })
     }
 }
@@ -456,13 +451,10 @@ mod tests {
             ("application/x-ndjson", Format::Lines),
             ("application/x-kv-frames", Format::Frames),
             ("text/html, application/x-kv-frames;q=1", Format::Frames),
+            ("application/x-kv-frames;q=0, */*", Format::Lines),
         ] {
             let request = TestRequest::with_uri("/kv").insert_header(("accept", accept));
-            assert_eq!(
-                Format::of(&request.to_http_request()),
-                Ok(format),
-                "{accept}"
-            );
+            assert_eq!(Format::of(&request.to_http_request()), format, "{accept}");
         }
     }
 

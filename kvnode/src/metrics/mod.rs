@@ -1,5 +1,6 @@
 //! Counters of a node. Updated with single atomic adds; rendered only when asked for.
 
+mod counting;
 mod histogram;
 mod ops;
 mod refusals;
@@ -13,9 +14,13 @@ use std::{
     time::Instant,
 };
 
-use kvclient::wire::{batch::OpResult, error::ErrorCode};
+use kvclient::wire::{
+    batch::{Op, OpResult},
+    error::ErrorCode,
+};
 
 pub use self::{
+    counting::Counting,
     histogram::{Histogram, Times},
     ops::{OpKind, OpOutcome, Ops},
     refusals::Refusals,
@@ -59,11 +64,9 @@ pub struct Metrics {
 pub struct Connection(Arc<AtomicUsize>);
 
 impl Metrics {
-    /// Ops of a request that arrived then have these results.
-    pub fn saw_ops(&self, kinds: &[OpKind], results: &[OpResult], arrived: Instant) {
-        let outcomes = results.iter().map(OpOutcome::of);
-        let ops = kinds.iter().copied().zip(outcomes);
-        self.ops.add(ops, arrived.elapsed());
+    /// Ops of a request that arrived then are done from here on.
+    pub fn begin_ops(&self, ops: &[Op], arrived: Instant) -> Counting<'_> {
+        Counting::begin(&self.ops, OpKind::of_each(ops), arrived)
     }
 
     /// A connection was opened.

@@ -44,6 +44,8 @@ pub enum OpOutcome {
     Failed,
     /// A write that may have been applied, or may be yet.
     Unknown,
+    /// Its client hung up before the answer was made. A write goes on all the same.
+    Abandoned,
 }
 
 impl OpKind {
@@ -57,7 +59,8 @@ impl OpKind {
         Self::Persist,
     ];
 
-    fn of(action: &Action) -> Self {
+    /// The kind of an action.
+    pub fn of(action: &Action) -> Self {
         match action {
             Action::Get => Self::Get,
             Action::Put { .. } => Self::Put,
@@ -88,7 +91,7 @@ impl OpKind {
 
 impl OpOutcome {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ok,
         Self::NotFound,
         Self::Conflict,
@@ -96,6 +99,7 @@ impl OpOutcome {
         Self::Refused,
         Self::Failed,
         Self::Unknown,
+        Self::Abandoned,
     ];
 
     /// What came of the op that has this result.
@@ -122,6 +126,7 @@ impl OpOutcome {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Unknown => "unknown",
+            Self::Abandoned => "abandoned",
         }
     }
 }

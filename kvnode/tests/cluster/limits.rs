@@ -763,6 +763,35 @@ async fn a_fifth_snapshot_at_a_time_is_refused() {
     .await;
 }
 
+/// Pulls wait for 250 ms if there is nothing to send; with a bound below that each of them was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_waits_was_called_slow() {
+    let cluster = Cluster::prepare(Shape::pair());
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    primary.spawn(&["--slow-request-ms", "100"]);
+    replica.spawn(&[]);
+    primary.wait_ready().await;
+    replica.wait_ready().await;
+    let answers = async || {
+        let metrics = primary.ask("GET", "/metrics").await.text();
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("kv_http_answers_total{status=\"2xx\"} "));
+        line.and_then(|count| count.parse::<u64>().ok())
+            .expect("a count")
+    };
+    let before = answers().await;
+    eventually("some pulls have waited", async || {
+        (answers().await > before + 40).then_some(())
+    })
+    .await;
+    assert!(
+        !primary.said().contains("a slow request"),
+        "{}",
+        primary.said()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_request_is_told_without_what_it_holds() {
     let cluster = Cluster::prepare(Shape::default());

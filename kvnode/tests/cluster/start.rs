@@ -155,6 +155,46 @@ fn a_mistake_in_the_map_is_named_with_file_line_and_column() {
     );
 }
 
+/// Only the names of settings were looked at; the start refused what had been called right.
+#[test]
+fn check_config_took_settings_that_no_node_starts_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (map, settings) = (dir.path().join("map.toml"), dir.path().join("kvnode.toml"));
+    fs::write(&map, map_text(1, &["127.0.0.1:1".into()], 1)).unwrap();
+    let check = |more: &[&str]| {
+        let fixed = ["--config", map.to_str().unwrap(), "--check-config"];
+        Node::run(&[&fixed, more].concat())
+    };
+    let file = ["--settings", settings.to_str().unwrap()];
+    for (setting, word) in [
+        ("workers = 0", "--workers"),
+        ("max_value_size = \"17MiB\"", "--max-value-size"),
+        ("memtable_size = \"1KiB\"", "--memtable-size"),
+        ("busy_poll_us = 20000", "--busy-poll-us"),
+        ("max_connections = 0", "--max-connections"),
+        ("log_level = \"kvnode=loud\"", "--log-level"),
+        ("listen = \"nowhere\"", "--listen"),
+    ] {
+        fs::write(&settings, setting).unwrap();
+        let (code, said) = check(&file);
+        assert_eq!(code, BAD_CONFIGURATION, "{setting}: {said}");
+        assert!(said.contains(word), "{setting}: {said}");
+    }
+    fs::write(&settings, "workers = 2\n").unwrap();
+    assert_eq!(check(&file).0, 0);
+    // For one node, also what depends on where it is.
+    let (code, said) = check(&["--address", "127.0.0.1:2"]);
+    assert!(
+        code == BAD_CONFIGURATION && said.contains("not in the shard map"),
+        "{said}"
+    );
+    let (code, said) = check(&["--address", "127.0.0.1:1", "--listen", "0.0.0.0:1"]);
+    assert!(
+        code == BAD_CONFIGURATION && said.contains("--insecure-no-auth"),
+        "{said}"
+    );
+}
+
 #[test]
 fn mistakes_on_the_command_line_touch_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -171,12 +171,17 @@ async fn ops_are_counted_by_kind_outcome_and_reason() {
     );
     for (reason, count) in [
         ("precondition_failed", 1.0),
-        ("not_found", 1.0),
         ("bad_parameter", 1.0),
+        ("no_space", 0.0),
     ] {
         let sample = format!("kv_refusals_total{{reason=\"{reason}\"}}");
         assert_eq!(scrape.value(&sample), count, "{sample}");
     }
+    let absent = "kv_refusals_total{reason=\"not_found\"}";
+    assert!(
+        !scrape.samples.contains_key(absent),
+        "an absent key is no refusal"
+    );
     assert_eq!(scrape.types["kv_op_seconds"], "histogram");
     // Three writes came in two groups, and the reign in one before them.
     assert_eq!(scrape.value("kv_commit_group_records_count"), 3.0);
@@ -184,6 +189,53 @@ async fn ops_are_counted_by_kind_outcome_and_reason() {
     assert_eq!(scrape.value("kv_flush_seconds_count"), 0.0);
     assert!(scrape.value("kv_connections") >= 1.0);
     assert!(scrape.value("kv_lmdb_readers") >= 1.0);
+}
+
+/// A rate begins with the second value of a series: of faults whose first value was not 0 it did not see the first ones.
+#[tokio::test]
+async fn series_of_faults_began_with_the_first_fault() {
+    let shard = Shard::start(1, &[]).await;
+    let scrape = Scrape::of(&shard, 0).await;
+    for op in ["get", "put", "delete", "incr", "expire", "persist"] {
+        assert_eq!(scrape.value(&count_of(op, "failed")), 0.0);
+        let unknown = count_of(op, "unknown");
+        assert_eq!(scrape.samples.contains_key(&unknown), op != "get", "{op}");
+    }
+}
+
+/// What was turned away before its body was looked at was counted in a batch and not alone.
+#[tokio::test]
+async fn a_lone_write_that_was_turned_away_was_no_op() {
+    let shard = Shard::start(2, &[]).await;
+    let put = shard.client.put(shard.url(1, "/kv/a")).body("v");
+    assert_eq!(put.send().await.expect("an answer").status(), 403);
+    let incr = shard.client.post(shard.url(1, "/kv/a?incr=5"));
+    assert_eq!(incr.send().await.expect("an answer").status(), 403);
+    let scrape = Scrape::of(&shard, 1).await;
+    assert_eq!(scrape.value(&count_of("put", "refused")), 1.0);
+    assert_eq!(scrape.value(&count_of("incr", "refused")), 1.0);
+    let replicas = Scrape::of(&shard, 0).await.value("kv_replicas");
+    assert_eq!(replicas, 1.0);
+}
+
+/// Of slow ops those were missing that somebody had waited for longest: until he gave up.
+#[tokio::test]
+async fn an_op_whose_client_hung_up_was_not_counted() {
+    let shard = Shard::start(1, &[]).await;
+    let waits = shard
+        .client
+        .get(shard.url(0, "/kv/a"))
+        .header("kv-min-position", "1.999")
+        .header("kv-wait-ms", "5000")
+        .timeout(std::time::Duration::from_millis(200));
+    assert!(waits.send().await.expect_err("no answer").is_timeout());
+    shard
+        .until("it is counted", async || {
+            let scrape = Scrape::of(&shard, 0).await;
+            let counted = scrape.samples.get(&count_of("get", "abandoned"));
+            counted == Some(&1.0)
+        })
+        .await;
 }
 
 #[tokio::test]

@@ -1,10 +1,6 @@
 //! The charts: drawn from what the node remembers, and done without where it remembers nothing.
 
-use super::{
-    browser::Browser,
-    tab::{Tab, page},
-};
-use crate::support::cluster::{Cluster, Shape};
+use super::desk::Desk;
 
 /// Answers `/status/history` in the node's stead, by what `history` gives.
 fn answered_by(history: &str) -> String {
@@ -27,12 +23,10 @@ const SAMPLES: &str = "path => {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn charts_are_drawn_with_their_figures_as_text() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let tab = Tab::new(&browser, &answered_by(SAMPLES));
-    tab.open(&page(&cluster.primary(0).address)).await;
+    let tab = desk.tab_after(&answered_by(SAMPLES)).await;
     tab.until("document.querySelectorAll('.chart canvas').length === 6")
         .await;
     for text in [
@@ -55,18 +49,35 @@ async fn charts_are_drawn_with_their_figures_as_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_history_the_rest_goes_on() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
+    let node = desk.node();
     let none = answered_by("() => new Response('{}', { status: 404 })");
-    let tab = Tab::new(&browser, &none);
-    tab.open(&page(&node.address)).await;
+    let tab = desk.tab_after(&none).await;
     tab.until_shown("#charts-note", "Charts are not available")
         .await;
     assert!(!tab.holds("document.querySelector('.chart')"));
     node.put("a", "1").await;
     tab.until_shown("#feed", "a").await;
+    tab.assert_no_errors();
+}
+
+/// All that came was older than the last sample, so the charts stood still until the clock was where it had been.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_clock_was_set_back_the_charts_stood_still() {
+    let Some(desk) = Desk::set_up().await else {
+        return;
+    };
+    let set_back = "path => {
+        const after = Number(/after=(\\d+)/.exec(path)?.[1] ?? 0);
+        window.asked = (window.asked ?? 0) + 1;
+        const back = window.asked > 1 ? 3_600_000 : 0;
+        const samples = [2, 1, 0].map(at => ({ at_ms: Date.now() - back - at * 1000, reads: back ? 77 : 11 }));
+        return Response.json({ every_ms: 1000, samples: samples.filter(sample => sample.at_ms > after) });
+    }";
+    let tab = desk.tab_after(&answered_by(set_back)).await;
+    tab.until_shown(".chart .line", "reads 11").await;
+    tab.until_shown(".chart .line", "reads 77").await;
     tab.assert_no_errors();
 }

@@ -2,6 +2,7 @@
 
 use super::{
     browser::Browser,
+    desk::Desk,
     tab::{Tab, page},
 };
 use crate::support::cluster::{Cluster, Shape, map_text};
@@ -58,13 +59,11 @@ async fn a_killed_node_goes_red_and_green_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_node_is_told_and_comes_back_by_itself() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
-    let tab = Tab::new(&browser, "");
-    tab.open(&page(&node.address)).await;
+    let node = desk.node();
+    let tab = desk.tab().await;
     assert!(tab.holds("document.querySelector('#lost').hidden"));
     node.kill();
     tab.until("!document.querySelector('#lost').hidden").await;
@@ -100,12 +99,10 @@ async fn another_map_of_the_same_version_is_a_conflict() {
 /// What is made of figures, word by word: asked of the page's own module.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_trouble_has_its_word() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let tab = Tab::new(&browser, "");
-    tab.open(&page(&cluster.primary(0).address)).await;
+    let tab = desk.tab().await;
     let replica = "{durable: '1.1', role: 'replica', state: 'ready', damaged: 0, recovering: false";
     for (node, verdict) in [
         (
@@ -159,5 +156,22 @@ async fn every_trouble_has_its_word() {
             "{nodes}: {told:?}"
         );
     }
+    tab.assert_no_errors();
+}
+
+/// The tile left out replicas of which no lag is known, and was green: those that are down, and those never level.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_lag_left_out_replicas_that_are_down() {
+    let Some(browser) = Browser::start() else {
+        return;
+    };
+    let cluster = Cluster::prepare(Shape::pair());
+    cluster.primary(0).start().await;
+    let tab = Tab::new(&browser, "");
+    tab.open(&page(&cluster.primary(0).address)).await;
+    tab.until_shown("#glance .tile.warn", "1 replica not known")
+        .await;
+    cluster.replica(0, 0).start().await;
+    tab.until_shown("#glance .tile.good", "Largest lag").await;
     tab.assert_no_errors();
 }

@@ -1,13 +1,10 @@
 //! Changing entries: made, changed, given a time and deleted, and never over what somebody else wrote meanwhile.
 
 use super::{
-    browser::Browser,
-    tab::{Tab, page, page_of_key},
+    desk::Desk,
+    tab::{Tab, page_of_key},
 };
-use crate::support::{
-    cluster::{Cluster, Node, Shape},
-    http::Ask,
-};
+use crate::support::{cluster::Node, http::Ask};
 
 async fn save(tab: &Tab<'_>, value: &str) {
     tab.fill("#edit-value", value).await;
@@ -26,13 +23,11 @@ async fn stored(node: &Node, key: &str) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_is_made_changed_given_a_time_and_deleted() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
-    let tab = Tab::new(&browser, "");
-    tab.open(&page(&node.address)).await;
+    let node = desk.node();
+    let tab = desk.tab().await;
     tab.fill("#search-text", "mine").await;
     tab.click("#search-open").await;
     save(&tab, "one\n two").await;
@@ -94,13 +89,12 @@ async fn an_entry_is_made_changed_given_a_time_and_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_do_not_overwrite_each_other() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
+    let node = desk.node();
     node.put("shared", "before").await;
-    let (one, other) = (Tab::new(&browser, ""), Tab::new(&browser, ""));
+    let (one, other) = (desk.empty_tab(""), desk.empty_tab(""));
     for tab in [&one, &other] {
         tab.open(&page_of_key(&node.address, "shared")).await;
         tab.until_shown("#entry .value", "before").await;
@@ -137,14 +131,12 @@ async fn two_people_do_not_overwrite_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_deleted_or_made_meanwhile_is_a_conflict_too() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
+    let node = desk.node();
     node.put("gone", "old").await;
-    let tab = Tab::new(&browser, "");
-    tab.open(&page_of_key(&node.address, "gone")).await;
+    let tab = desk.tab_of_key("gone", "").await;
     tab.click_text("#entry .actions button", "Edit").await;
     assert_eq!(node.ask("DELETE", "/kv/gone").await.status, 204);
     save(&tab, "mine").await;

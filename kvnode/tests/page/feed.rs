@@ -7,24 +7,16 @@ use kvclient::{
 };
 use serde_json::json;
 
-use super::{
-    browser::Browser,
-    tab::{Tab, page},
-};
-use crate::support::{
-    cluster::{Cluster, Shape},
-    eventually,
-};
+use super::desk::Desk;
+use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_feed_shows_changes_once_across_a_restart_of_the_node() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
-    let tab = Tab::new(&browser, "");
-    tab.open(&page(&node.address)).await;
+    let node = desk.node();
+    let tab = desk.tab().await;
     tab.until_shown("#feed-state", "Watching").await;
     node.put("first", "1").await;
     tab.until_shown("#feed", "first").await;
@@ -46,13 +38,11 @@ async fn the_feed_shows_changes_once_across_a_restart_of_the_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_feed_is_paused_filtered_and_bounded() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
-    let tab = Tab::new(&browser, "");
-    tab.open(&page(&node.address)).await;
+    let node = desk.node();
+    let tab = desk.tab().await;
     tab.until_shown("#feed-state", "Watching").await;
     tab.click("#feed-pause").await;
     tab.until_shown("#feed-state", "Paused").await;
@@ -82,13 +72,11 @@ async fn the_feed_is_paused_filtered_and_bounded() {
 /// More than anyone could read: the page stops by itself, says so, and goes on from then on when it is told to.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_pauses_the_feed() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
-    let tab = Tab::new(&browser, "");
-    tab.open(&page(&node.address)).await;
+    let node = desk.node();
+    let tab = desk.tab().await;
     tab.until_shown("#feed-state", "Watching").await;
     let puts: Vec<Op> = (0..1_000)
         .map(|number| put(&format!("flood:{number}")))

@@ -3,13 +3,10 @@
 use kvclient::key::escape;
 
 use super::{
-    browser::Browser,
+    desk::Desk,
     tab::{Look, Tab, page, page_of_key},
 };
-use crate::support::{
-    cluster::{Cluster, Shape},
-    http::Ask,
-};
+use crate::support::http::Ask;
 
 /// A script that tells on itself, in the forms in which it could get into a page.
 const MARKUP: &str =
@@ -32,12 +29,11 @@ fn hostile() -> Vec<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_keys_and_values_are_text_and_run_nothing() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
-    let tab = Tab::new(&browser, "");
+    let node = desk.node();
+    let tab = desk.empty_tab("");
     tab.look(Look::Phone);
     tab.open(&page(&node.address)).await;
     tab.until_shown("#feed-state", "Watching").await;
@@ -92,12 +88,11 @@ fn assert_harmless(tab: &Tab<'_>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_text_field_would_change_is_edited_as_hex_and_stays_the_same() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
-    let tab = Tab::new(&browser, "");
+    let node = desk.node();
+    let tab = desk.empty_tab("");
     for (key, value, is_hex) in [
         ("crlf", &b"a\r\nb\r"[..], true),
         ("bidi", "a\u{202e}b".as_bytes(), true),
@@ -124,16 +119,14 @@ async fn what_a_text_field_would_change_is_edited_as_hex_and_stays_the_same() {
 /// A few kilobytes of brackets became many megabytes of blanks, and the page stood still or showed nothing of the entry.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_nested_deep_is_shown_as_it_is() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
+    let node = desk.node();
     let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
     node.put("deep", deep).await;
     node.put("flat", "[[1,2],{}]").await;
-    let tab = Tab::new(&browser, "");
-    tab.open(&page_of_key(&node.address, "flat")).await;
+    let tab = desk.tab_of_key("flat", "").await;
     tab.until_shown("#entry h3", "flat").await;
     tab.open(&page_of_key(&node.address, "deep")).await;
     tab.until_shown("#entry h3", "deep").await;

@@ -1,10 +1,6 @@
 //! Everything without a mouse: the focus goes where one looks, and can be seen.
 
-use super::{
-    browser::Browser,
-    tab::{Tab, page},
-};
-use crate::support::cluster::{Cluster, Shape};
+use super::{desk::Desk, tab::Tab};
 
 /// Presses Tab until such an element has the focus, which is seen at every step.
 fn tab_to(tab: &Tab<'_>, selector: &str) {
@@ -26,15 +22,13 @@ fn tab_to(tab: &Tab<'_>, selector: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keyboard_alone_is_enough() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
+    let node = desk.node();
     node.put("a", "1").await;
     node.put("b", "2").await;
-    let tab = Tab::new(&browser, "");
-    tab.open(&page(&node.address)).await;
+    let tab = desk.tab().await;
     tab.until_shown("#key-list", "b").await;
     tab_to(&tab, ".skip");
     tab.press("Enter", 0);
@@ -85,14 +79,12 @@ async fn the_keyboard_alone_is_enough() {
 /// What a screen reader goes by: everything that can be used has a name, everything that changes says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_has_a_name() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
+    let node = desk.node();
     node.put("a", "1").await;
-    let tab = Tab::new(&browser, "");
-    tab.open(&page(&node.address)).await;
+    let tab = desk.tab().await;
     tab.click_text("#key-list button", "a").await;
     tab.click_text("#entry .actions button", "Edit").await;
     tab.until("document.querySelector('#edit-value')").await;

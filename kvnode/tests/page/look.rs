@@ -2,6 +2,7 @@
 
 use super::{
     browser::Browser,
+    desk::Desk,
     tab::{Look, Tab, page, page_of_key},
 };
 use crate::support::{
@@ -66,7 +67,7 @@ async fn its_files_may_do_little_and_other_methods_nothing() {
         assert!(!answer.body.is_empty(), "{uri}");
         for (name, value) in [
             ("content-type", kind),
-            ("cache-control", "no-store"),
+            ("cache-control", "no-cache"),
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "no-referrer"),
             ("cross-origin-resource-policy", "same-origin"),
@@ -78,6 +79,13 @@ async fn its_files_may_do_little_and_other_methods_nothing() {
         ] {
             assert_eq!(answer.header(name), Some(value), "{uri} {name}");
         }
+        let etag = answer.header("etag").expect("a tag");
+        let known = Ask::new("GET", uri).header("if-none-match", etag);
+        let known = node.send(known).await;
+        assert_eq!((known.status, known.body.len()), (304, 0), "{uri}");
+        assert_eq!(known.header("etag"), Some(etag), "{uri}");
+        let other = Ask::new("GET", uri).header("if-none-match", "\"0\"");
+        assert_eq!(node.send(other).await.status, 200, "{uri}");
         let head = node.ask("HEAD", uri).await;
         assert_eq!((head.status, head.body.len()), (200, 0), "{uri}");
         let put = node.ask("PUT", uri).await;
@@ -100,4 +108,20 @@ async fn its_files_may_do_little_and_other_methods_nothing() {
     ] {
         assert_eq!(node.ask("GET", uri).await.status, 404, "{uri}");
     }
+}
+
+/// A load was 110 KB each time, though nothing had changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_was_fetched_whole_on_each_load() {
+    let Some(desk) = Desk::set_up().await else {
+        return;
+    };
+    let tab = desk.tab().await;
+    tab.open(&page(&desk.node().address)).await;
+    let files =
+        "performance.getEntriesByType('resource').filter(file => file.name.includes('/page/'))";
+    assert!(tab.holds(&format!("{files}.length > 20")));
+    // Of what was known, only a head is sent.
+    let whole = format!("{files}.filter(file => file.transferSize >= 1000).map(file => file.name)");
+    assert_eq!(tab.value(&whole), serde_json::json!([]));
 }

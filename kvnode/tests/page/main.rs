@@ -6,13 +6,16 @@
 mod browser;
 mod charts;
 mod cluster;
+mod desk;
 mod edit;
 mod feed;
 mod hostile;
 mod keyboard;
 mod keys;
+mod late;
 mod look;
 mod pictures;
+mod streams;
 #[allow(
     dead_code,
     reason = "shared with the cluster tests, which use the rest"

@@ -1,10 +1,6 @@
 //! A node that wants a token: asked for once, kept for the tab, sent with everything.
 
-use super::{
-    browser::Browser,
-    tab::{Tab, page},
-};
-use crate::support::cluster::{Cluster, Shape};
+use super::{desk::Desk, tab::page};
 
 /// Refuses in the node's stead whatever does not carry the right token.
 const GUARD: &str = "const real = window.fetch; window.fetch = (path, options) => \
@@ -13,13 +9,12 @@ const GUARD: &str = "const real = window.fetch; window.fetch = (path, options) =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_asked_for_and_goes_with_every_request() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let node = cluster.primary(0);
+    let node = desk.node();
     node.put("a", "1").await;
-    let tab = Tab::new(&browser, GUARD);
+    let tab = desk.empty_tab(GUARD);
     tab.visit(&page(&node.address));
     for (token, said) in [("wrong", "wants a token"), ("right", "refused this token")] {
         tab.until_shown("dialog", said).await;
@@ -38,12 +33,11 @@ async fn a_token_is_asked_for_and_goes_with_every_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gives_no_token_is_not_asked_again_until_he_wants_to() {
-    let Some(browser) = Browser::start() else {
+    let Some(desk) = Desk::set_up().await else {
         return;
     };
-    let cluster = Cluster::start(Shape::default()).await;
-    let tab = Tab::new(&browser, GUARD);
-    tab.visit(&page(&cluster.primary(0).address));
+    let tab = desk.empty_tab(GUARD);
+    tab.visit(&page(&desk.node().address));
     tab.until("document.querySelector('dialog[open]')").await;
     tab.press("Escape", 0);
     tab.until_shown("#feed-state", "a token is needed").await;

@@ -9,10 +9,13 @@ const PAGE = 50;
 
 const at = (id) => document.getElementById(id);
 let open = () => {};
-/** The prefix, where each page so far begins (its `after`), and where the next one would. */
+/** The prefix, where each page so far begins (its `after`), and where the next one would. They are of one search, also
+ *  after it failed. */
 let prefix = new Uint8Array();
 let pages = [null];
 let next = null;
+/** Whether the list is of this search; while it is not, that of the one before stays, until this one fails. */
+let isListed = false;
 /** Counts searches: an answer that comes after a later question is dropped. */
 let asked = 0;
 
@@ -49,7 +52,13 @@ function typed() {
 
 function search(bytes) {
   prefix = bytes;
-  return turn([null]);
+  pages = [null];
+  next = null;
+  isListed = false;
+  // What is listed is of the search before: there is nowhere to turn to yet.
+  showTurns();
+  say("");
+  return turn(pages);
 }
 
 async function turn(to) {
@@ -61,7 +70,9 @@ async function turn(to) {
     pages = to;
     show(found);
   } catch (error) {
-    if (mine === asked) say(error.message);
+    if (mine !== asked) return;
+    say(error.message);
+    if (!isListed) list([]);
   }
 }
 
@@ -69,11 +80,20 @@ function show(found) {
   const end = found.at(-1);
   const entries = found.slice(0, -1);
   next = end.next ?? null;
-  at("key-list").replaceChildren(...entries.map(line));
-  at("page-next").disabled = next === null;
-  at("page-back").disabled = pages.length === 1;
+  isListed = true;
+  list(entries);
   const page = pages.length > 1 || next !== null ? ` on page ${pages.length}` : "";
   say(entries.length ? `${many(entries.length, "key")}${page}.` : nothing());
+}
+
+function list(entries) {
+  at("key-list").replaceChildren(...entries.map(line));
+  showTurns();
+}
+
+function showTurns() {
+  at("page-next").disabled = next === null;
+  at("page-back").disabled = pages.length === 1;
 }
 
 const nothing = () => (prefix.length ? "No key of this shard begins so." : "This shard has no keys yet.");

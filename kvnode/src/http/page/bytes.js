@@ -71,5 +71,13 @@ export function fromHex(text) {
 /** Whether two are the same bytes. */
 export const equal = (one, other) => one.length === other.length && one.every((byte, at) => byte === other[at]);
 
+/** The part of a key that alone is hashed: what stands between its first `{` and the first `}` behind it, if anything
+ *  does; else null. */
+export function hashTag(key) {
+  const start = key.indexOf(0x7b);
+  const end = start < 0 ? -1 : key.indexOf(0x7d, start);
+  return end > start + 1 ? key.subarray(start + 1, end) : null;
+}
+
 /** Two hex digits. */
 export const hex = (byte) => byte.toString(16).padStart(2, "0");

@@ -136,8 +136,6 @@ function showGlance({ map_version: version }, judged) {
   const good = judged.filter(([, verdict]) => verdict.kind !== "bad").length;
   const bad = judged.length - good;
   const writable = map.shards.filter((shard) => isGood(judged, shard.primary.address)).length;
-  const replicas = judged.filter(([node]) => node.role === "replica");
-  const lags = replicas.map(([node]) => node.lag_ms ?? 0);
   const primaries = judged.filter(([node]) => node.role === "primary");
   const entries = primaries.reduce((sum, [node]) => sum + (node.entries ?? 0), 0);
   replaceIfOther(at("glance"), [
@@ -147,11 +145,7 @@ function showGlance({ map_version: version }, judged) {
       `${writable} of ${map.shards.length}`,
       writable < map.shards.length ? "bad" : "good",
     ),
-    tile(
-      "Largest lag",
-      lags.length ? duration(Math.max(...lags)) : "–",
-      Math.max(0, ...lags) < 1_000 ? "good" : "warn",
-    ),
+    lagTile(judged),
     tile("Entries in LMDB", count(entries), ""),
     tile("Map", version, ""),
   ]);
@@ -159,6 +153,16 @@ function showGlance({ map_version: version }, judged) {
     .filter(([, verdict]) => verdict.kind === "bad")
     .map(([node, { word }]) => `${node.address}: ${word}`);
   replaceIfOther(at("told"), [down.join(", ")]);
+}
+
+/** Of all replicas of the map: one that is down has a lag too, only that nobody knows it. */
+function lagTile(judged) {
+  const replicas = judged.filter(([node]) => rows.get(node.address)?.role === "replica");
+  const lags = replicas.map(([node]) => node.lag_ms).filter((ms) => ms != null);
+  const unknown = replicas.length - lags.length;
+  const texts = [lags.length ? duration(Math.max(...lags)) : "", unknown ? `${many(unknown, "replica")} not known` : ""];
+  const isGood = unknown === 0 && Math.max(0, ...lags) < 1_000;
+  return tile("Largest lag", texts.filter(Boolean).join(" · ") || "–", isGood ? "good" : "warn");
 }
 
 const isGood = (judged, address) =>

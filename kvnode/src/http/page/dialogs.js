@@ -1,5 +1,6 @@
 // Questions that a person must answer before anything is done. Escape always means the answer that changes nothing.
 
+import { expiry } from "./units.js";
 import { screen } from "./value.js";
 import { el } from "./visible.js";
 
@@ -34,17 +35,24 @@ export async function confirm(title, content, yes) {
   );
 }
 
-/** What to do when somebody else was faster: "mine", "theirs", or "" to go on editing. If it was deleted, `theirs` has
- *  no bytes. */
+/** What to do when somebody else was faster: "mine", "theirs", or "" to go on editing. Both have `bytes` and `expiresAt`;
+ *  if it was deleted, `theirs` has no bytes. */
 export function conflict(mine, theirs) {
-  const side = (title, body) => el("div", {}, el("h4", {}, title), body);
+  const side = (title, { bytes, expiresAt }) =>
+    el(
+      "div",
+      {},
+      el("h4", {}, title),
+      bytes === null ? gone : screen(bytes),
+      bytes === null ? "" : el("p", { className: "muted" }, `Expires: ${expiry(expiresAt)}`),
+    );
   const gone = el("p", { className: "muted" }, "The key was deleted.");
   const now = theirs.bytes === null ? "There now: nothing" : `There now, at ${theirs.position}`;
   const sides = el(
     "div",
     { className: "sides" },
-    side("Yours, not saved", screen(mine)),
-    side(now, theirs.bytes === null ? gone : screen(theirs.bytes)),
+    side("Yours, not saved", mine),
+    side(now, theirs),
   );
   const said = el("p", {}, "Somebody changed this key after you had opened it. Nothing was overwritten.");
   return choose(

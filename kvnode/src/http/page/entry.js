@@ -1,10 +1,12 @@
 // One entry: its value, what is known of it, and why it is here or where else it is.
+//
+// An answer that comes late changes nothing that was opened or begun meanwhile.
 
 import { ask, json, Refused } from "./ask.js";
-import { escape, fromText, toText } from "./bytes.js";
+import { equal, escape, hashTag } from "./bytes.js";
 import { confirm } from "./dialogs.js";
 import { editor } from "./editor.js";
-import { count, duration, many, size } from "./units.js";
+import { count, expiry, many, size } from "./units.js";
 import { view } from "./value.js";
 import { el, key as keyShown } from "./visible.js";
 
@@ -36,13 +38,13 @@ export async function open(key) {
   }
   const hash = `#key=${escape(key)}`;
   if (location.hash !== hash) history.pushState(null, "", hash);
-  await reopen(key, "");
+  await reopen(key);
   panel.focus({ preventScroll: true });
   panel.scrollIntoView({ block: "nearest" });
 }
 
-/** Shows the key as it is now, with a text about what was just done. */
-async function reopen(key, said) {
+/** Shows the key as it is now, with what there is to say: `good` of what was done, or `bad` of what was not. */
+async function reopen(key, said = {}) {
   const mine = ++opened;
   editing = null;
   try {
@@ -73,7 +75,7 @@ async function load(key) {
 
 function showFailure(key, error) {
   const again = el("button", { type: "button" }, "Try again");
-  again.addEventListener("click", () => reopen(key, ""));
+  again.addEventListener("click", () => reopen(key));
   panel.replaceChildren(title(key), el("p", { className: "said", role: "alert" }, error.message), again);
 }
 
@@ -82,9 +84,9 @@ const title = (key) => el("h3", { className: "mono" }, keyShown(key));
 function show(opened, said) {
   current = opened;
   const { key, where, entry } = opened;
-  const note = el("p", { className: "said good", role: "status" });
+  const note = el("p", { className: said.bad ? "said" : "said good", role: said.bad ? "alert" : "status" });
   panel.replaceChildren(title(key), facts(opened), note);
-  note.textContent = said;
+  note.textContent = said.bad ?? said.good ?? "";
   if (entry === null) return panel.append(elsewhere(key, where));
   if (where.this_node === "replica") panel.append(readOnly(key, where));
   if (entry.bytes !== null) return panel.append(view(entry.bytes), actions(opened));
@@ -101,7 +103,7 @@ function facts({ key, where, entry }) {
       many(entry.bytes.length, "byte") + (entry.bytes.length < 1_024 ? "" : ` (${size(entry.bytes.length)})`),
     );
     add("Version", el("span", { className: "mono" }, entry.position));
-    add("Expires", el("span", { id: "ttl" }, expiry(entry)));
+    add("Expires", el("span", { id: "ttl" }, expiry(entry.expiresAt)));
   }
   add("Slot", count(where.slot));
   add("Shard", `${where.shard}`, el("span", { className: "muted" }, ` · primary ${where.primary}`));
@@ -111,23 +113,17 @@ function facts({ key, where, entry }) {
 
 /** A key is where the hash of it, or of its part in braces, says. */
 function why(key, where) {
-  const text = toText(key) ?? "";
-  const tag = /\{([^}]+)\}/.exec(text.slice(Math.max(0, text.indexOf("{"))));
-  const isTagged = tag !== null && text.indexOf("{") === text.indexOf(tag[0]);
-  const hashed = isTagged
-    ? el("span", { className: "mono" }, keyShown(fromText(tag[1])), " (the part in braces)")
-    : "the whole key";
+  const tag = hashTag(key);
+  const hashed =
+    tag === null ? "the whole key" : el("span", { className: "mono" }, keyShown(tag), " (the part in braces)");
   const slot = ` gives slot ${count(where.slot)}, which is ${where.shard}’s`;
   return el("span", {}, "the hash of ", hashed, slot);
 }
 
-const expiry = (entry) =>
-  entry.expiresAt === null ? "never" : `in ${duration(Math.max(0, entry.expiresAt - Date.now()))}`;
-
 function tick() {
   const node = document.getElementById("ttl");
   if (!node || !current?.entry?.expiresAt) return;
-  const text = current.entry.expiresAt <= Date.now() ? "expired" : expiry(current.entry);
+  const text = expiry(current.entry.expiresAt);
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -153,7 +149,7 @@ function readOnly(key, where) {
 
 function actions({ key, where, entry }) {
   const reload = el("button", { type: "button" }, "Reload");
-  reload.addEventListener("click", () => reopen(key, ""));
+  reload.addEventListener("click", () => reopen(key));
   const row = el("div", { className: "row actions" });
   if (where.this_node === "primary") {
     const isLarge = entry.bytes.length > MOST_EDITED;
@@ -161,7 +157,7 @@ function actions({ key, where, entry }) {
     const change = el("button", { type: "button", className: "primary", disabled: isLarge }, text);
     const remove = el("button", { type: "button", className: "danger" }, "Delete");
     change.addEventListener("click", edit);
-    remove.addEventListener("click", () => deleteEntry(remove));
+    remove.addEventListener("click", () => deleteEntry([change, remove, reload]));
     row.append(change, remove);
   }
   row.append(reload);
@@ -170,30 +166,51 @@ function actions({ key, where, entry }) {
 
 function edit() {
   const { key, entry } = current;
-  editing = editor(entry, { load: () => load(key), done: (said) => finished(key, said) });
+  const mine = editor(entry, {
+    load: () => load(key),
+    saved: () => {
+      whenChanged();
+      // The editing was ended before it was known what became of the save.
+      if (editing === null && equal(current.key, key)) reopen(key, { good: "Saved." });
+    },
+    // Without an entry it is asked for; with one there is no moment in which something could be typed and lost.
+    done: (said, entry) => editing === mine && finished(key, said, entry),
+  });
+  editing = mine;
   for (const part of panel.querySelectorAll(".view, .actions")) part.remove();
   panel.append(editing.form);
   editing.focus();
 }
 
-async function finished(key, said) {
-  await reopen(key, said);
+async function finished(key, said, entry) {
+  if (!entry) await reopen(key, said);
+  else {
+    editing = null;
+    show({ ...current, entry }, said);
+  }
   panel.focus({ preventScroll: true });
-  if (said) whenChanged();
 }
 
-async function deleteEntry(button) {
+async function deleteEntry(buttons) {
   const { key, entry } = current;
+  const mine = opened;
   const question = el("p", {}, "Delete ", el("strong", { className: "mono" }, keyShown(key)), "?");
-  if (!(await confirm("Delete this key?", [question], "Delete"))) return button.focus();
+  if (!(await confirm("Delete this key?", [question], "Delete"))) return buttons[1].focus();
+  // Nothing else is begun before it is known what became of it.
+  for (const button of buttons) button.disabled = true;
+  const said = await outcomeOfDelete(key, entry);
+  whenChanged();
+  if (mine === opened) await finished(key, said);
+}
+
+async function outcomeOfDelete(key, entry) {
   try {
     await ask(`/kv?key=${escape(key)}`, { method: "DELETE", headers: { "if-match": `"${entry.position}"` } });
-    await finished(key, "Deleted.");
+    return { good: "Deleted." };
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    await finished(
-      key,
-      error.status === 412 ? "Not deleted: it was changed meanwhile. This is what is there now." : error.message,
-    );
+    if (error.status === 412) return { bad: "Not deleted: it was changed meanwhile. This is what is there now." };
+    const unknown = " Whether it was deleted is not known. This is what is there now.";
+    return { bad: error.message + (error.isUnknown ? unknown : "") };
   }
 }

@@ -2,7 +2,8 @@
 //
 // It keeps the newest changes only, draws at most five times a second, and takes the stream up again behind the last
 // event it saw, so that a broken connection or a restart of the node loses nothing. While the page is hidden it asks
-// for nothing. More changes than a person could read pause it.
+// for nothing. More changes than a person could read pause it. A stream on which nothing comes is broken: nodes tell
+// their position every 5 s.
 
 import { Refused, stream } from "./ask.js";
 import { escape, field, fromText } from "./bytes.js";
@@ -13,7 +14,13 @@ import { el, key, preview } from "./visible.js";
 const MOST = 200;
 const TOO_MANY_A_SECOND = 2_000;
 const DRAW_EVERY = 200;
+/** How long nothing may come, in ms. */
+const SILENCE = 12_000;
 const PREVIEW_BYTES = 120;
+const GAPS = {
+  log_truncated: "Changes in between are no longer in the log.",
+  position_lost: "This shard has another history now: some of what stands below is not in it.",
+};
 const SIGNS = { put: "+ put", delete: "− delete", expire: "◷ expire" };
 
 const at = (id) => document.getElementById(id);
@@ -58,6 +65,7 @@ function pause(text) {
 function resume() {
   isPaused = false;
   at("feed-pause").textContent = "Pause";
+  second = { at: 0, changes: 0 };
   run();
 }
 
@@ -70,34 +78,55 @@ async function run() {
       await read(mine.signal, () => (failures = 0));
     } catch (error) {
       if (mine.signal.aborted) return;
-      if (error instanceof Refused && error.status === 410) forgetWhere();
+      if (error instanceof Refused && error.status === 410) forgetWhere(error.code);
       say(error instanceof Refused && error.status ? error.message : "Connection lost. Trying again.");
     }
     await new Promise((done) => setTimeout(done, Math.min(2_000, 250 * 2 ** failures)));
   }
 }
 
-/** The log no longer has what comes next: go on from now, and say so. */
-function forgetWhere() {
+/** What comes next cannot be told: go on from now, and say why. */
+function forgetWhere(code) {
   last = null;
-  waiting.push({ gap: "Changes in between are no longer in the log." });
+  waiting.push({ gap: GAPS[code] ?? "Changes in between cannot be told." });
   drawSoon();
 }
 
 async function read(signal, heard) {
   const headers = last === null ? {} : { "last-event-id": last };
-  const answer = await stream(`/watch?prefix=${escape(prefix)}`, { headers, signal });
-  say("Watching.");
-  for await (const some of events(answer)) {
-    heard();
-    for (const event of some) take(event);
-    if (isPaused) return;
+  const patience = impatient(signal);
+  try {
+    const answer = await stream(`/watch?prefix=${escape(prefix)}`, { headers, signal: patience.signal });
+    say("Watching.");
+    for await (const some of events(answer, patience.renew)) {
+      heard();
+      for (const event of some) {
+        take(event);
+        // What is behind it has not been seen: it does not count as the place to go on from.
+        if (isPaused) return;
+      }
+    }
+    say("The stream ended. Trying again.");
+  } finally {
+    patience.end();
   }
-  say("The stream ended. Trying again.");
+}
+
+/** A signal that ends a stream with `signal`, and when nothing came for too long. */
+function impatient(signal) {
+  const silence = new AbortController();
+  let timer = 0;
+  const end = () => clearTimeout(timer);
+  const renew = () => {
+    end();
+    timer = setTimeout(() => silence.abort(), SILENCE);
+  };
+  renew();
+  return { signal: AbortSignal.any([signal, silence.signal]), renew, end };
 }
 
 function take(event) {
-  if (event.type === "log_truncated") return forgetWhere();
+  if (event.type === "log_truncated") return forgetWhere(event.type);
   if (event.id !== null) last = event.id;
   if (!(event.type in SIGNS)) return;
   waiting.push(cut(event));

@@ -18,15 +18,20 @@ const NAMES = [
   "memory_bytes",
 ];
 
+/** Answers without a sample, one after the other, behind which it is asked for everything: the node's clock may have been
+ *  set back, and what is behind the last sample may be hours away. */
+const MOST_EMPTY = 5;
+
 let samples = [];
+let empty = 0;
 
 /** Fetches what came since the last time; null if this node keeps no history. */
 export async function fetchHistory() {
-  const last = samples.at(-1)?.at_ms;
+  const last = empty < MOST_EMPTY ? samples.at(-1)?.at_ms : undefined;
   const { every_ms: every, samples: later } = await fetched(last);
   if (later === null) return null;
-  // A node that was started anew may have set its clock back.
-  if (later.length && last !== undefined && later[0].at_ms <= last) samples = [];
+  empty = later.length ? 0 : empty + 1;
+  if (last === undefined) samples = [];
   samples = [...samples, ...later].slice(-MOST);
   return columns(every);
 }

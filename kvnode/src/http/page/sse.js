@@ -3,15 +3,16 @@
 // The browser's own reader of such streams can carry no token, so the few rules of the format stand here: fields in
 // lines, and an empty line that ends an event.
 
-/** The events of an answer in their order (type, id, data), as lists of those that came together. Ends when the body
- *  does. */
-export async function* events(answer) {
+/** The events of an answer in their order (type, id, data), as lists of those that came together; `heard` is called
+ *  with each piece. Ends when the body does. */
+export async function* events(answer, heard) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
+      heard();
       rest += value;
       // A long event comes in many pieces, and only its end has line breaks.
       if (!value.includes("\n")) continue;

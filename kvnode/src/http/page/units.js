@@ -39,8 +39,19 @@ export function micros(us) {
   return us < 10_000 ? `${Number((us / 1_000).toFixed(1))} ms` : duration(us / 1_000);
 }
 
-/** A time of day. */
-export const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
+/** When an entry expires, seen from now. */
+export function expiry(at) {
+  if (at === null) return "never";
+  return at <= Date.now() ? "expired" : `in ${duration(at - Date.now())}`;
+}
+
+/** A time of day, with its day unless that is today. */
+export function clock(ms) {
+  const [at, today] = [new Date(ms), new Date()];
+  const time = at.toLocaleTimeString("en-GB");
+  if (at.toDateString() === today.toDateString()) return time;
+  return `${at.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" })}, ${time}`;
+}
 
 /** Milliseconds of a text such as 90s, or null. */
 export function parseDuration(text) {
