@@ -125,6 +125,7 @@ pub mod position;
 pub mod session;
 pub mod shard_map;
 pub mod slot;
+pub mod tls;
 pub mod wire;
 
 mod atomic;
@@ -148,6 +149,7 @@ mod request_ids;
 mod router;
 mod routes;
 mod scan;
+mod scheme;
 mod shard_reader;
 mod stats;
 mod update;
@@ -168,9 +170,11 @@ pub use crate::{
     policy::Consistency,
     position::Position,
     scan::{Scan, ScannedEntry},
+    scheme::Scheme,
     session::Session,
     shard_map::{Address, ShardMap},
     stats::{NodeStats, Stats},
+    tls::Tls,
     watch::{Change, Event, Watch},
     wire::batch::Ack,
 };

@@ -11,6 +11,7 @@ pub(crate) mod fake_node;
 pub(crate) mod fake_scan;
 pub(crate) mod replies;
 pub(crate) mod silent;
+pub(crate) mod tls;
 #[cfg(feature = "cli")]
 pub(crate) mod tool;
 

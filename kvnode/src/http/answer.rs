@@ -12,6 +12,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 use kvclient::{
+    Scheme,
     faults::{self, Guarantee},
     shard_map::Address,
     wire::{
@@ -93,7 +94,7 @@ pub(super) fn op(request: &HttpRequest, result: OpResult, service: &Service) -> 
             .uri()
             .path_and_query()
             .map_or("/", |path| path.as_str());
-        answer.insert_header(("location", redirect::location(&target, path)));
+        answer.insert_header(("location", redirect::location(Scheme::Http, &target, path)));
         if result.status == 307 {
             return answer.content_type(content_type::TEXT).body(format!(
                 "This key belongs to another shard. Ask {target}, or let curl follow: curl -L ...\n"
