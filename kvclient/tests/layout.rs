@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "key",
     "slot",
     "position",
+    "rfc3339",
     "shard_map",
     "shard_map/fields",
     "shard_map/json",
