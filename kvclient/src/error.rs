@@ -330,7 +330,9 @@ fn classify_refusal(refusal: &Refusal) -> (ErrorKind, Advice) {
         | Code::RequestIdReused
         | Code::HeadTooLarge
         | Code::NotImplemented => (ErrorKind::Invalid, Advice::Stop),
-        Code::Unauthorized | Code::Forbidden => (ErrorKind::Denied, Advice::Stop),
+        Code::Unauthorized | Code::Forbidden | Code::ForbiddenScope | Code::ForbiddenKey => {
+            (ErrorKind::Denied, Advice::Stop)
+        }
         Code::NotFound
         | Code::NotANumber
         | Code::Overflow

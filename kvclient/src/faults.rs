@@ -51,6 +51,8 @@ pub enum Guarantee {
     Deduplication,
     /// What web pages, proxies and foreign hosts send is turned away.
     Guards,
+    /// Whoever may not do something is refused.
+    Tokens,
     /// Sizes and times of requests have bounds.
     Bounds,
     /// What comes from outside stands escaped in logs and pages.
@@ -84,6 +86,7 @@ pub const GUARANTEES: &[(&str, Guarantee)] = &[
     ("drain", Guarantee::Drain),
     ("deduplication", Guarantee::Deduplication),
     ("guards", Guarantee::Guards),
+    ("tokens", Guarantee::Tokens),
     ("bounds", Guarantee::Bounds),
     ("escapes", Guarantee::Escapes),
     ("reservation", Guarantee::Reservation),

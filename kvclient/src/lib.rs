@@ -122,6 +122,7 @@ pub mod key;
 pub mod node_client;
 pub mod policy;
 pub mod position;
+pub mod rfc3339;
 pub mod session;
 pub mod shard_map;
 pub mod slot;

@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "slot",
     "position",
     "scheme",
+    "rfc3339",
     "shard_map",
     "shard_map/fields",
     "shard_map/json",

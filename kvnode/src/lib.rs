@@ -2,6 +2,7 @@
 //!
 //! [`node::start`] runs one from a [`config::NodeConfig`]; the program `kvnode` is arguments and signals around it.
 
+pub mod access;
 pub mod acknowledge;
 pub mod atomic;
 mod begun;

@@ -21,6 +21,9 @@ const DATA_REFUSED: u8 = 3;
 const IN_USE: u8 = 4;
 const STORAGE_FAILED: u8 = 5;
 
+/// How often a person who reads the log is told of what should not stay as it is.
+const REMIND_EVERY: Duration = Duration::from_secs(3_600);
+
 /// How often a service manager hears how the node is doing, if that has changed.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -79,11 +82,6 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
         config.role(),
         config.address.clone(),
     );
-    if config.insecure_no_auth {
-        tracing::warn!(
-            "--insecure-no-auth: whoever reaches this node can read and change everything"
-        );
-    }
     if let Some(faults) = kvclient::faults::asked() {
         tracing::warn!(faults, "faults for tests: this node keeps no promises");
     }
@@ -104,6 +102,7 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
     tracing::info!(%address, %role, shard, "serves");
     supervisor.serves();
     let mut ticks = tokio::time::interval(TELL_EVERY);
+    let mut reminders = tokio::time::interval(REMIND_EVERY);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -111,12 +110,14 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
             _ = hangup.recv() => {
                 let args = Cli::parse().serve;
                 reload_map(&node, &args);
+                reload_tokens(&node);
                 reload_level(&mut logging, &args);
             }
             _ = ticks.tick() => {
                 let how = node.service.ready().err();
                 supervisor.is_doing(how.as_deref().unwrap_or("ready"));
             }
+            _ = reminders.tick() => remind(&node),
             why = node.failed() => {
                 fail(STORAGE_FAILED, &why);
                 // What the disk holds is not certain any more, and a thread may hang in it: nothing is closed in
@@ -132,12 +133,34 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
     }
 }
 
+/// At start and each hour.
+fn remind(node: &RunningNode) {
+    if node.service.config.insecure_no_auth {
+        tracing::warn!(
+            "--insecure-no-auth: whoever reaches this node can read and change everything"
+        );
+    }
+    if let Some(why) = node.service.admission.trouble() {
+        tracing::error!(%why, "the tokens in force are not those of the file");
+    }
+}
+
 fn reload_map(node: &RunningNode, args: &ServeArgs) {
     let map = args.read_map().map_err(|error| error.to_string());
     match map.and_then(|map| node.service.reload(map)) {
         Ok(identity) => tracing::info!(identity, "the shard map is reloaded"),
         Err(why) => {
             tracing::error!(%why, "the shard map is not reloaded; the old one stays in force")
+        }
+    }
+}
+
+fn reload_tokens(node: &RunningNode) {
+    match node.service.admission.reload() {
+        Ok(Some(count)) => tracing::info!(count, "the tokens are reloaded"),
+        Ok(None) => {}
+        Err(why) => {
+            tracing::error!(%why, "the tokens are not reloaded; the old ones stay in force")
         }
     }
 }

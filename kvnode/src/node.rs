@@ -27,6 +27,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::Admission,
     clock::ShardClock,
     config::NodeConfig,
     data_dir::DataDir,
@@ -147,6 +148,7 @@ pub async fn start_on(
     let (failure_sender, failures) = mpsc::channel(8);
     let (fence_sender, fences) = mpsc::channel(8);
     let service = Arc::new(Service {
+        admission: Admission::new(config.tokens.clone()),
         node_id: dir.node_id(),
         map: ArcSwap::from_pointee(config.map.clone()),
         map_conflict: ArcSwapOption::empty(),

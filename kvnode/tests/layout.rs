@@ -12,6 +12,12 @@ use std::{
 /// Every file, each below all that it imports. A folder's own name stands for its `mod.rs`, the facade over it.
 const ORDER: &[&str] = &[
     // What knows nothing of this crate.
+    "access/digest",
+    "access/failures",
+    "access/scope",
+    "access/grant",
+    "access/tokens",
+    "access",
     "json",
     "clock",
     "hashing",
@@ -136,6 +142,9 @@ const ORDER: &[&str] = &[
     "http/awake",
     "http/body",
     "http/answer",
+    "http/page",
+    "http/path",
+    "http/admit",
     "http/unread",
     "http/slow",
     "http/lines",
@@ -148,7 +157,6 @@ const ORDER: &[&str] = &[
     "http/metrics/times",
     "http/metrics",
     "http/openapi",
-    "http/page",
     "http/scan",
     "http/watch",
     "http",

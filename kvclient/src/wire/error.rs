@@ -25,6 +25,10 @@ pub enum ErrorCode {
     ReadOnlyReplica,
     /// 403: sent by a web page, a proxy or a peer that may not.
     Forbidden,
+    /// 403: the caller's token lacks a scope, which the message names.
+    ForbiddenScope,
+    /// 403: the caller's token is for keys of other prefixes.
+    ForbiddenKey,
     /// 404: no such key.
     NotFound,
     /// 404: no such path.
@@ -102,6 +106,8 @@ const TABLE: &[(ErrorCode, &str, u16)] = &[
     (ErrorCode::Unauthorized, "unauthorized", 401),
     (ErrorCode::ReadOnlyReplica, "read_only_replica", 403),
     (ErrorCode::Forbidden, "forbidden", 403),
+    (ErrorCode::ForbiddenScope, "forbidden_scope", 403),
+    (ErrorCode::ForbiddenKey, "forbidden_key", 403),
     (ErrorCode::NotFound, "not_found", 404),
     (ErrorCode::NoSuchPath, "no_such_path", 404),
     (ErrorCode::MethodNotAllowed, "method_not_allowed", 405),

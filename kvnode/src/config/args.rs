@@ -122,8 +122,12 @@ pub struct Settings {
     /// Allow /set and /delete by GET from other machines too.
     #[arg(long, env = "KVNODE_ALLOW_GET_WRITES", default_missing_value = "true", num_args = 0..=1)]
     pub allow_get_writes: Option<bool>,
-    /// Listen beyond loopback although this version has neither tokens nor TLS: anyone who reaches the port can
-    /// read and change everything.
+    /// Tokens that callers must bring, as `kv token new` writes them; the file is for its owner alone (mode 0600)
+    /// [default: nobody is asked who he is].
+    #[arg(long, env = "KVNODE_TOKENS", value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Listen beyond loopback although nobody is asked who he is: anyone who reaches the port can read and change
+    /// everything.
     #[arg(long, env = "KVNODE_INSECURE_NO_AUTH", default_missing_value = "true", num_args = 0..=1)]
     pub insecure_no_auth: Option<bool>,
     /// How log lines look [default: text].

@@ -17,13 +17,13 @@ use std::{
 use kvclient::shard_map::{Address, Role, Shard, ShardMap};
 
 pub(crate) use self::listen::is_loopback;
-use self::listen::{check_exposure, listen_addresses};
+use self::listen::{Callers, check_exposure, listen_addresses};
 pub use self::{
     args::{Cli, LogFormat, Offline, ServeArgs, Settings},
     error::ConfigError,
     sizes::Sizes,
 };
-use crate::{marker::Order, ownership::Place};
+use crate::{access::TokenFile, marker::Order, ownership::Place};
 
 /// What a node needs to run, all of it checked.
 #[derive(Debug, Clone)]
@@ -52,6 +52,8 @@ pub struct NodeConfig {
     pub max_connections: usize,
     /// Whether GET may write from beyond loopback.
     pub allow_get_writes: bool,
+    /// The tokens that callers may bring; without them nobody is asked who he is.
+    pub tokens: Option<TokenFile>,
     /// What was said aloud about the lack of credentials.
     pub insecure_no_auth: bool,
 }
@@ -106,6 +108,7 @@ impl ServeArgs {
             max_connections: typed.max_connections.or(file.max_connections),
             max_in_flight: typed.max_in_flight.or(file.max_in_flight),
             allow_get_writes: typed.allow_get_writes.or(file.allow_get_writes),
+            tokens: typed.tokens.or(file.tokens),
             insecure_no_auth: typed.insecure_no_auth.or(file.insecure_no_auth),
             log_format: typed.log_format.or(file.log_format),
             log_level: typed.log_level.or(file.log_level),
@@ -123,7 +126,8 @@ impl ServeArgs {
         let place = Place::find(&map, &address).ok_or_else(|| not_in_map(&map, &address))?;
         let insecure_no_auth = settings.insecure_no_auth.unwrap_or(false);
         let listen = listen_addresses(settings.listen.as_deref(), &address)?;
-        check_exposure(&listen, insecure_no_auth)?;
+        let tokens = tokens(settings.tokens.as_deref())?;
+        check_exposure(&listen, callers(tokens.as_ref(), insecure_no_auth)?)?;
         let data = self
             .data
             .clone()
@@ -146,6 +150,7 @@ impl ServeArgs {
                 settings.max_connections.unwrap_or(4_096),
             )?,
             allow_get_writes: settings.allow_get_writes.unwrap_or(false),
+            tokens,
             insecure_no_auth,
             map,
             address,
@@ -166,6 +171,22 @@ impl ServeArgs {
         };
         text.parse()
             .map_err(|error| ConfigError::new(format!("--address: {error}")))
+    }
+}
+
+fn tokens(path: Option<&Path>) -> Result<Option<TokenFile>, ConfigError> {
+    let read = |path| TokenFile::read(path).map_err(ConfigError::new);
+    path.map(read).transpose()
+}
+
+fn callers(tokens: Option<&TokenFile>, insecure_no_auth: bool) -> Result<Callers, ConfigError> {
+    match (tokens, insecure_no_auth) {
+        (Some(_), false) => Ok(Callers::Asked),
+        (None, true) => Ok(Callers::TrustedAloud),
+        (None, false) => Ok(Callers::Trusted),
+        (Some(_), true) => Err(ConfigError::new(
+            "--tokens and --insecure-no-auth contradict each other; leave one of them out".into(),
+        )),
     }
 }
 
