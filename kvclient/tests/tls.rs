@@ -13,8 +13,10 @@ use kvclient::{
     wire::batch::{Action, Op},
 };
 use support::{
-    FakeNode, FakeShard, Reply, map,
-    tls::{Authority, Front, Pair, Valid},
+    FakeNode, FakeShard, Reply,
+    certificates::{Authority, Pair, Valid},
+    map,
+    tls::Front,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

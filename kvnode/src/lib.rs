@@ -39,4 +39,5 @@ pub mod storage;
 pub mod store;
 pub mod supervisor;
 pub mod sweeper;
+pub mod tls;
 pub mod vitals;

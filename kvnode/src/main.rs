@@ -5,6 +5,7 @@
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
+use kvclient::rfc3339;
 use kvnode::{
     config::{Cli, ConfigError, NodeConfig, Offline, ServeArgs},
     durable::DataError,
@@ -23,6 +24,9 @@ const STORAGE_FAILED: u8 = 5;
 
 /// How often a person who reads the log is told of what should not stay as it is.
 const REMIND_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How often certificates are looked at that end.
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How often a service manager hears how the node is doing, if that has changed.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -103,6 +107,7 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
     supervisor.serves();
     let mut ticks = tokio::time::interval(TELL_EVERY);
     let mut reminders = tokio::time::interval(REMIND_EVERY);
+    let mut days = tokio::time::interval(DAY);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -111,6 +116,7 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
                 let args = Cli::parse().serve;
                 reload_map(&node, &args);
                 reload_tokens(&node);
+                reload_certificates(&node);
                 reload_level(&mut logging, &args);
             }
             _ = ticks.tick() => {
@@ -118,6 +124,7 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
                 supervisor.is_doing(how.as_deref().unwrap_or("ready"));
             }
             _ = reminders.tick() => remind(&node),
+            _ = days.tick() => remind_of_certificates(&node),
             why = node.failed() => {
                 fail(STORAGE_FAILED, &why);
                 // What the disk holds is not certain any more, and a thread may hang in it: nothing is closed in
@@ -162,6 +169,30 @@ fn reload_tokens(node: &RunningNode) {
         Err(why) => {
             tracing::error!(%why, "the tokens are not reloaded; the old ones stay in force")
         }
+    }
+}
+
+fn reload_certificates(node: &RunningNode) {
+    let Some(tls) = &node.service.config.tls else {
+        return;
+    };
+    match tls.reload() {
+        Ok(expires) => {
+            let expires = rfc3339::format(expires);
+            tracing::info!(expires, "the certificates are reloaded");
+            remind_of_certificates(node);
+        }
+        Err(why) => {
+            tracing::error!(%why, "the certificates are not reloaded; the old ones stay in force")
+        }
+    }
+}
+
+/// At start, each day, and when they are reloaded.
+fn remind_of_certificates(node: &RunningNode) {
+    let tls = node.service.config.tls.as_ref();
+    if let Some(why) = tls.and_then(|tls| tls.trouble()) {
+        tracing::warn!(%why, "certificates");
     }
 }
 

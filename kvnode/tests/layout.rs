@@ -37,6 +37,11 @@ const ORDER: &[&str] = &[
     "durable",
     "marker",
     "data_dir",
+    "tls/expiry",
+    "tls/files",
+    "tls/current",
+    "tls/names",
+    "tls",
     "config/error",
     "config/listen",
     "config/args",
@@ -144,6 +149,7 @@ const ORDER: &[&str] = &[
     "http/answer",
     "http/page",
     "http/path",
+    "http/peer",
     "http/admit",
     "http/unread",
     "http/slow",
@@ -172,10 +178,11 @@ const ORDER: &[&str] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("heed", &["store/"]),
     ("actix_web", &["http", "node"]),
+    ("actix_tls", &["http/peer"]),
     ("actix_http", &["http", "node"]),
     ("actix_rt", &[]),
-    // kvclient's node_client is the only file that knows it.
     ("reqwest", &[]),
+    ("rustls", &["tls", "http/peer"]),
 ];
 
 #[test]

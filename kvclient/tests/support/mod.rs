@@ -6,6 +6,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "only tests come here")]
 
+pub(crate) mod certificates;
 pub(crate) mod fake_log;
 pub(crate) mod fake_node;
 pub(crate) mod fake_scan;

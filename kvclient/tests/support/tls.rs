@@ -1,17 +1,13 @@
-//! Certificates for tests, and TLS in front of a scripted node.
+//! TLS in front of a scripted node.
 
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
-use kvclient::{Tls, shard_map::Address};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
-};
+use kvclient::shard_map::Address;
 use rustls::{
-    RootCertStore, ServerConfig,
+    ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
@@ -22,63 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// An authority that signs whatever a test wants.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-/// A certificate and its key as PEM text.
-#[derive(Debug, Clone)]
-pub(crate) struct Pair {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
-}
-
-/// How long a certificate is valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Valid {
-    Now,
-    Formerly,
-}
-
-impl Authority {
-    pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    pub(crate) fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// A certificate for these names and addresses.
-    pub(crate) fn sign(&self, names: &[&str], valid: Valid) -> Pair {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        if valid == Valid::Formerly {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-        }
-        let key = KeyPair::generate().unwrap();
-        Pair {
-            certificate: params.signed_by(&key, &self.0).unwrap().pem(),
-            key: key.serialize_pem(),
-        }
-    }
-
-    /// Trusts this authority and shows nothing.
-    pub(crate) fn trusted(&self) -> Tls {
-        Tls::trusting_pem(self.pem()).unwrap()
-    }
-
-    fn store(&self) -> Arc<RootCertStore> {
-        let mut store = RootCertStore::empty();
-        store.add(self.0.der().clone()).unwrap();
-        Arc::new(store)
-    }
-}
+use super::certificates::{Authority, Pair};
 
 /// TLS in front of a node that speaks in the clear.
 pub(crate) struct Front {

@@ -1,4 +1,4 @@
-//! Who may do what: callers bring a token, and a token carries a [`Grant`].
+//! Who may do what: callers bring a token or show a certificate, and either carries a [`Grant`].
 //!
 //! [`Admission`] is asked once a request, before its body is read: [`Admission::admit`] gives the [`Caller`], and whoever
 //! learns of keys later asks him. A node that knows no tokens asks nobody: then every caller may do everything, and
@@ -12,7 +12,10 @@ mod grant;
 mod scope;
 mod tokens;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -33,6 +36,38 @@ pub enum Caller {
     Stranger,
     /// Who brought this token.
     Token(Arc<KnownToken>),
+    /// Who showed a certificate, and brought no token.
+    Certified(Certified),
+}
+
+/// Whose certificate was shown and verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certified {
+    /// That of a node of the map: it names its host.
+    Node,
+    /// Another one.
+    Client,
+}
+
+impl Certified {
+    fn grant(self) -> &'static Grant {
+        static NODE: LazyLock<Grant> = LazyLock::new(Grant::node);
+        static CLIENT: LazyLock<Grant> = LazyLock::new(Grant::client);
+        match self {
+            Self::Node => &NODE,
+            Self::Client => &CLIENT,
+        }
+    }
+}
+
+/// Whether callers are asked for certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Certificates {
+    /// They are; whoever shows one that is verified is let in.
+    Asked,
+    /// They are not.
+    #[default]
+    NotAsked,
 }
 
 impl Caller {
@@ -45,6 +80,7 @@ impl Caller {
             Self::Anyone => Ok(None),
             Self::Stranger => Err(Denied::Scope("read")),
             Self::Token(token) => Ok(Some(&token.grant)),
+            Self::Certified(whose) => Ok(Some(whose.grant())),
         }
     }
 
@@ -79,6 +115,7 @@ pub enum NotAdmitted {
 #[derive(Debug, Default)]
 pub struct Admission {
     tokens: Option<Known>,
+    certificates: Certificates,
     /// Unknown tokens of late.
     pub failures: Failures,
 }
@@ -92,8 +129,8 @@ struct Known {
 }
 
 impl Admission {
-    /// Knows the tokens of a file; without one it asks nobody.
-    pub fn new(file: Option<TokenFile>) -> Self {
+    /// Knows the tokens of a file; without one, and without certificates, it asks nobody.
+    pub fn new(file: Option<TokenFile>, certificates: Certificates) -> Self {
         let tokens = file.map(|file| Known {
             path: file.path,
             tokens: ArcSwap::from_pointee(file.tokens),
@@ -101,24 +138,47 @@ impl Admission {
         });
         Self {
             tokens,
+            certificates,
             failures: Failures::default(),
         }
     }
 
     /// Whether callers have to say who they are.
     pub fn asks(&self) -> bool {
-        self.tokens.is_some()
+        self.tokens.is_some() || self.certificates == Certificates::Asked
     }
 
-    /// Who sent a request with this `Authorization`, if he may have what it takes.
+    /// What callers may bring, as it stands in a refusal.
+    pub fn asked_for(&self) -> &'static str {
+        const TOKEN: &str = "this needs a token that is known here and has not expired, as Authorization: Bearer ...";
+        const CERTIFICATE: &str = "this needs a client certificate";
+        const EITHER: &str = "this needs a client certificate, or a token that is known here and has not expired, as \
+                              Authorization: Bearer ...";
+        match (&self.tokens, self.certificates) {
+            (None, Certificates::Asked) => CERTIFICATE,
+            (Some(_), Certificates::Asked) => EITHER,
+            (_, Certificates::NotAsked) => TOKEN,
+        }
+    }
+
+    /// Who sent a request with this `Authorization` over a connection with this certificate, if he may have what it
+    /// takes. A token says more than a certificate: whoever brings one is who it says, or nobody.
     ///
     /// # Errors
     /// Why not.
-    pub fn admit(&self, need: Need, authorization: Option<&[u8]>) -> Result<Caller, NotAdmitted> {
-        let Some(known) = &self.tokens else {
+    pub fn admit(
+        &self,
+        need: Need,
+        authorization: Option<&[u8]>,
+        shown: impl FnOnce() -> Option<Certified>,
+    ) -> Result<Caller, NotAdmitted> {
+        if !self.asks() {
             return Ok(Caller::Anyone);
+        }
+        let caller = match (&self.tokens, authorization) {
+            (Some(known), Some(authorization)) => known.caller(authorization),
+            _ => shown().map(Caller::Certified).ok_or(NotAdmitted::Missing),
         };
-        let caller = known.caller(authorization);
         if need == Need::Nothing {
             return Ok(caller.unwrap_or(Caller::Stranger));
         }
@@ -135,6 +195,8 @@ impl Admission {
             (Caller::Token(token), Some(known)) => {
                 !token.has_expired() && known.tokens.load().has(token)
             }
+            // A certificate is looked at when its connection is made, and that goes on.
+            (Caller::Certified(_), _) => true,
             (Caller::Anyone | Caller::Stranger | Caller::Token(_), _) => true,
         }
     }
@@ -174,8 +236,7 @@ impl Admission {
 }
 
 impl Known {
-    fn caller(&self, authorization: Option<&[u8]>) -> Result<Caller, NotAdmitted> {
-        let authorization = authorization.ok_or(NotAdmitted::Missing)?;
+    fn caller(&self, authorization: &[u8]) -> Result<Caller, NotAdmitted> {
         let token = bearer(authorization).ok_or(NotAdmitted::Unknown)?;
         let tokens = self.tokens.load();
         let token = tokens
@@ -205,7 +266,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(&dir, tokens);
         let file = TokenFile::read(&dir.path().join("tokens.toml")).unwrap();
-        (Admission::new(Some(file)), dir)
+        (Admission::new(Some(file), Certificates::NotAsked), dir)
     }
 
     fn write(dir: &tempfile::TempDir, tokens: &[(&str, &str)]) {
@@ -242,10 +303,10 @@ mod tests {
             (Some("a"), Some(NotAdmitted::Unknown)),
             (Some("Bearer old"), Some(NotAdmitted::Expired("old".into()))),
         ] {
-            let admitted = access.admit(read, text.map(str::as_bytes));
+            let admitted = access.admit(read, text.map(str::as_bytes), || None);
             assert_eq!(admitted.err(), refusal, "{text:?}");
         }
-        let write = access.admit(Need::Scope(Scope::Write), Some(b"Bearer a"));
+        let write = access.admit(Need::Scope(Scope::Write), Some(b"Bearer a"), || None);
         assert_eq!(
             write.err(),
             Some(NotAdmitted::Denied(Denied::Scope("write")))
@@ -256,7 +317,7 @@ mod tests {
     fn a_stranger_may_do_nothing() {
         let (access, _dir) = access(&[("a", READS)]);
         for authorization in [None, Some(&b"Bearer b"[..])] {
-            let stranger = access.admit(Need::Nothing, authorization).unwrap();
+            let stranger = access.admit(Need::Nothing, authorization, || None).unwrap();
             assert!(stranger.may(|_| Ok(())).is_err());
             assert!(!stranger.may_do_all_ops());
         }
@@ -265,7 +326,9 @@ mod tests {
     #[test]
     fn without_tokens_anybody_may_do_everything() {
         let access = Admission::default();
-        let caller = access.admit(Need::Scope(Scope::Replicate), None).unwrap();
+        let caller = access
+            .admit(Need::Scope(Scope::Replicate), None, || None)
+            .unwrap();
         assert!(caller.may_do_all_ops() && !access.asks());
         assert!(caller.may(|_| Err(Denied::Key)).is_ok());
         assert_eq!(access.reload(), Ok(None));
@@ -274,7 +337,7 @@ mod tests {
     #[test]
     fn a_broken_file_changes_nothing_and_is_told() {
         let (access, dir) = access(&[("a", READS)]);
-        let read = |token: &[u8]| access.admit(Need::State, Some(token));
+        let read = |token: &[u8]| access.admit(Need::State, Some(token), || None);
         let caller = read(b"Bearer a").unwrap();
         write(&dir, &[("b", "scopes = []")]);
         let why = access.reload().unwrap_err();
@@ -290,12 +353,42 @@ mod tests {
     #[test]
     fn who_stays_in_the_file_as_he_was_stays_admitted() {
         let (access, dir) = access(&[("a", READS)]);
-        let caller = access.admit(Need::State, Some(b"Bearer a")).unwrap();
+        let caller = access
+            .admit(Need::State, Some(b"Bearer a"), || None)
+            .unwrap();
         write(&dir, &[("b", READS), ("a", READS)]);
         access.reload().unwrap();
         assert!(access.still_admits(&caller));
         write(&dir, &[("a", "scopes = [\"read\"]\nprefixes = [\"x\"]")]);
         access.reload().unwrap();
         assert!(!access.still_admits(&caller), "it allows less now");
+    }
+
+    #[test]
+    fn a_certificate_is_as_good_as_a_token_and_less_than_one() {
+        let node = || Some(Certified::Node);
+        let client = || Some(Certified::Client);
+        let (write, replicate) = (Need::Scope(Scope::Write), Need::Scope(Scope::Replicate));
+        let alone = Admission::new(None, Certificates::Asked);
+        assert!(alone.admit(replicate, None, node).is_ok());
+        assert!(alone.admit(write, None, client).is_ok());
+        let denied = |scope| Some(NotAdmitted::Denied(Denied::Scope(scope)));
+        assert_eq!(alone.admit(write, None, node).err(), denied("write"));
+        assert_eq!(
+            alone.admit(replicate, None, client).err(),
+            denied("replicate")
+        );
+        let nobody = alone.admit(Need::State, Some(b"Bearer a"), || None);
+        assert_eq!(nobody.err(), Some(NotAdmitted::Missing));
+        assert!(alone.admit(Need::Nothing, None, || None).is_ok());
+
+        let (mut both, _dir) = access(&[("a", READS)]);
+        both.certificates = Certificates::Asked;
+        assert!(both.admit(write, None, client).is_ok());
+        assert!(both.admit(Need::State, Some(b"Bearer a"), || None).is_ok());
+        let reader = both.admit(write, Some(b"Bearer a"), client);
+        assert_eq!(reader.err(), denied("write"), "the token counts");
+        let unknown = both.admit(Need::State, Some(b"Bearer b"), client);
+        assert_eq!(unknown.err(), Some(NotAdmitted::Unknown));
     }
 }

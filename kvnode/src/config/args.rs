@@ -126,6 +126,19 @@ pub struct Settings {
     /// [default: nobody is asked who he is].
     #[arg(long, env = "KVNODE_TOKENS", value_name = "FILE")]
     pub tokens: Option<PathBuf>,
+    /// Speak TLS only, with this certificate and its chain (PEM) [default: in the clear].
+    #[arg(long, env = "KVNODE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PEM), for its owner alone (mode 0600).
+    #[arg(long, env = "KVNODE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Who signs the certificates of clients and nodes (PEM): a certificate that is shown is verified, and whoever shows
+    /// none needs a token [default: nobody is asked for a certificate].
+    #[arg(long, env = "KVNODE_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Who signs the certificates of the nodes that this one asks (PEM) [default: --tls-client-ca].
+    #[arg(long, env = "KVNODE_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
     /// Listen beyond loopback although nobody is asked who he is: anyone who reaches the port can read and change
     /// everything.
     #[arg(long, env = "KVNODE_INSECURE_NO_AUTH", default_missing_value = "true", num_args = 0..=1)]

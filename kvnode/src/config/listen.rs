@@ -39,7 +39,7 @@ pub(super) fn check_exposure(listen: &[SocketAddr], callers: Callers) -> Result<
     match (exposed, callers) {
         (Some(address), Callers::Trusted) => Err(ConfigError::new(format!(
             "{address} can be reached from other machines, and nobody is asked who he is: anyone there could read and \
-             change everything. Give --tokens FILE (kv token new makes one), listen on loopback, or, on a network you \
+             change everything. Give --tokens FILE (kv token new makes one) or --tls-client-ca FILE (with TLS), listen on loopback, or, on a network you \
              trust, say so with --insecure-no-auth"
         ))),
         _ => Ok(()),

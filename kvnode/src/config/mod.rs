@@ -11,10 +11,14 @@ mod sizes;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use kvclient::shard_map::{Address, Role, Shard, ShardMap};
+use kvclient::{
+    Scheme,
+    shard_map::{Address, Role, Shard, ShardMap},
+};
 
 pub(crate) use self::listen::is_loopback;
 use self::listen::{Callers, check_exposure, listen_addresses};
@@ -23,7 +27,12 @@ pub use self::{
     error::ConfigError,
     sizes::Sizes,
 };
-use crate::{access::TokenFile, marker::Order, ownership::Place};
+use crate::{
+    access::TokenFile,
+    marker::Order,
+    ownership::Place,
+    tls::{NodeTls, TlsFiles},
+};
 
 /// What a node needs to run, all of it checked.
 #[derive(Debug, Clone)]
@@ -54,6 +63,8 @@ pub struct NodeConfig {
     pub allow_get_writes: bool,
     /// The tokens that callers may bring; without them nobody is asked who he is.
     pub tokens: Option<TokenFile>,
+    /// Certificates; without them the node speaks in the clear.
+    pub tls: Option<Arc<NodeTls>>,
     /// What was said aloud about the lack of credentials.
     pub insecure_no_auth: bool,
 }
@@ -67,6 +78,11 @@ impl NodeConfig {
     /// What this node is to its shard.
     pub fn role(&self) -> Role {
         self.place.role
+    }
+
+    /// How this node and all others of the map are spoken to.
+    pub fn scheme(&self) -> Scheme {
+        self.tls.as_ref().map_or(Scheme::Http, |_| Scheme::Https)
     }
 }
 
@@ -109,6 +125,10 @@ impl ServeArgs {
             max_in_flight: typed.max_in_flight.or(file.max_in_flight),
             allow_get_writes: typed.allow_get_writes.or(file.allow_get_writes),
             tokens: typed.tokens.or(file.tokens),
+            tls_cert: typed.tls_cert.or(file.tls_cert),
+            tls_key: typed.tls_key.or(file.tls_key),
+            tls_client_ca: typed.tls_client_ca.or(file.tls_client_ca),
+            tls_ca: typed.tls_ca.or(file.tls_ca),
             insecure_no_auth: typed.insecure_no_auth.or(file.insecure_no_auth),
             log_format: typed.log_format.or(file.log_format),
             log_level: typed.log_level.or(file.log_level),
@@ -127,7 +147,10 @@ impl ServeArgs {
         let insecure_no_auth = settings.insecure_no_auth.unwrap_or(false);
         let listen = listen_addresses(settings.listen.as_deref(), &address)?;
         let tokens = tokens(settings.tokens.as_deref())?;
-        check_exposure(&listen, callers(tokens.as_ref(), insecure_no_auth)?)?;
+        let tls = tls(settings)?.map(Arc::new);
+        let asks_certificates = tls.as_ref().is_some_and(|tls| tls.asks_callers());
+        let asked = tokens.is_some() || asks_certificates;
+        check_exposure(&listen, callers(asked, insecure_no_auth)?)?;
         let data = self
             .data
             .clone()
@@ -151,6 +174,7 @@ impl ServeArgs {
             )?,
             allow_get_writes: settings.allow_get_writes.unwrap_or(false),
             tokens,
+            tls,
             insecure_no_auth,
             map,
             address,
@@ -179,15 +203,41 @@ fn tokens(path: Option<&Path>) -> Result<Option<TokenFile>, ConfigError> {
     path.map(read).transpose()
 }
 
-fn callers(tokens: Option<&TokenFile>, insecure_no_auth: bool) -> Result<Callers, ConfigError> {
-    match (tokens, insecure_no_auth) {
-        (Some(_), false) => Ok(Callers::Asked),
-        (None, true) => Ok(Callers::TrustedAloud),
-        (None, false) => Ok(Callers::Trusted),
-        (Some(_), true) => Err(ConfigError::new(
-            "--tokens and --insecure-no-auth contradict each other; leave one of them out".into(),
+fn callers(asked: bool, insecure_no_auth: bool) -> Result<Callers, ConfigError> {
+    match (asked, insecure_no_auth) {
+        (true, false) => Ok(Callers::Asked),
+        (false, true) => Ok(Callers::TrustedAloud),
+        (false, false) => Ok(Callers::Trusted),
+        (true, true) => Err(ConfigError::new(
+            "--insecure-no-auth contradicts --tokens and --tls-client-ca; leave it out".into(),
         )),
     }
+}
+
+fn tls(settings: &Settings) -> Result<Option<NodeTls>, ConfigError> {
+    let (client_ca, ca) = (settings.tls_client_ca.clone(), settings.tls_ca.clone());
+    let missing = |what: &str| Err(ConfigError::new(format!("TLS also needs {what} FILE")));
+    let (certificate, key) = match (settings.tls_cert.clone(), settings.tls_key.clone()) {
+        (None, None) if client_ca.is_none() && ca.is_none() => return Ok(None),
+        (None, _) => return missing("--tls-cert"),
+        (_, None) => return missing("--tls-key"),
+        (Some(certificate), Some(key)) => (certificate, key),
+    };
+    let Some(ca) = ca.or_else(|| client_ca.clone()) else {
+        return missing(
+            "--tls-client-ca or, for a node that asks callers for no certificates, --tls-ca",
+        );
+    };
+    let files = TlsFiles {
+        certificate,
+        key,
+        client_ca,
+        ca,
+    };
+    let loaded = NodeTls::load(files);
+    loaded
+        .map(Some)
+        .map_err(|error| ConfigError::new(error.to_string()))
 }
 
 fn busy_poll(us: Option<u64>) -> Result<Duration, ConfigError> {

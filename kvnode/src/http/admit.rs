@@ -22,15 +22,11 @@ use kvclient::{
     },
 };
 
-use super::{answer, path::Path, request::BadRequest};
+use super::{answer, path::Path, peer, request::BadRequest};
 use crate::{
     access::{Caller, Denied, NotAdmitted},
     service::Service,
 };
-
-/// What is said of a token that is missing, unknown or expired: the same of all.
-const UNAUTHORIZED: &str =
-    "this needs a token that is known here and has not expired, as Authorization: Bearer ...";
 
 /// The caller of a request, or the answer to one who may not ask for its path.
 pub(super) async fn caller(
@@ -42,7 +38,9 @@ pub(super) async fn caller(
         return Ok(Caller::Anyone);
     }
     let need = path.need(request.method());
-    match service.admission.admit(need, authorization(request)) {
+    let shown = || peer::certified(request, service);
+    let admitted = service.admission.admit(need, authorization(request), shown);
+    match admitted {
         Ok(caller) => Ok(caller),
         Err(NotAdmitted::Denied(denied)) => {
             Err(answer::refused_write(BadRequest::from(denied), service))
@@ -116,7 +114,8 @@ async fn hold_up(request: &HttpRequest, service: &Service) {
 /// As little as possible: nothing of the shard, the map or the role.
 fn unauthorized(service: &Service) -> HttpResponse {
     service.metrics.refusals.add(ErrorCode::Unauthorized);
-    let body = ErrorBody::new(ErrorCode::Unauthorized, UNAUTHORIZED).to_json() + "\n";
+    let body =
+        ErrorBody::new(ErrorCode::Unauthorized, service.admission.asked_for()).to_json() + "\n";
     HttpResponse::Unauthorized()
         .insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))

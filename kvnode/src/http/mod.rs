@@ -19,6 +19,7 @@ mod metrics;
 mod openapi;
 mod page;
 mod path;
+mod peer;
 mod request;
 mod scan;
 mod slow;
@@ -35,6 +36,7 @@ use actix_web::{
 use kvclient::wire::error::ErrorCode;
 
 pub(crate) use admin::ClusterStatus;
+pub(crate) use peer::keep as keep_peer;
 
 use crate::{access::Caller, begun, service::Service};
 use path::Path;

@@ -88,6 +88,14 @@ fn node(registry: &mut Registry, service: &Service) {
     );
     let ready = u64::from(service.ready().is_ok());
     gauge(registry, "ready", "Whether the node serves", ready);
+    if let Some(tls) = &service.config.tls {
+        gauge(
+            registry,
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the node's certificate ends, or the first one of its chain",
+            seconds_since_epoch(tls.expires()),
+        );
+    }
 }
 
 fn requests(registry: &mut Registry, service: &Service) {
@@ -335,13 +343,12 @@ fn sizes(registry: &mut Registry, storage: &Storage) {
 /// The process, as Linux tells. What it does not tell is left out.
 fn process(started_at: SystemTime) -> Registry {
     let mut registry = Registry::with_prefix("process");
-    let since_epoch = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let help = "When the node started, in Unix seconds";
     gauge(
         &mut registry,
         "start_time_seconds",
         help,
-        since_epoch.as_secs_f64(),
+        seconds_since_epoch(started_at),
     );
     if let Some(bytes) = memory::resident_bytes() {
         let help = "Memory of the process that is in RAM, LMDB's pages among it";
@@ -357,6 +364,11 @@ fn process(started_at: SystemTime) -> Registry {
         gauge(&mut registry, "open_fds", "Open file descriptors", count);
     }
     registry
+}
+
+fn seconds_since_epoch(moment: SystemTime) -> f64 {
+    let since = moment.duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }
 
 fn seconds_of_millis(millis: u64) -> f64 {
