@@ -23,6 +23,7 @@ import dataclasses
 import heapq
 import http.client
 import json
+import os
 import queue
 import random
 import socket
@@ -392,6 +393,15 @@ def _result_of_line(line: Dict[str, Any]) -> Result:
                    line.get("target", ""))
 
 
+def tls(ca: str, cert: Optional[str] = None, key: Optional[str] = None) -> ssl.SSLContext:
+    """For `Client(context=...)`: trusts the authorities in a PEM file, and shows a certificate where one is given."""
+    context = ssl.create_default_context(cafile=ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if cert:
+        context.load_cert_chain(cert, key)
+    return context
+
+
 class _Wire:
     """Connections to nodes. No routing and no retry; the only place that knows sockets, TLS and the token."""
 
@@ -485,7 +495,7 @@ class Client:
     timeout          seconds for an op, all attempts and pauses included; at most 480
     attempt_timeout  seconds for one exchange with one node
     token            sent as a bearer token, to the given addresses and the nodes of the map only
-    context          speaks TLS with it to all of them
+    context          speaks TLS with it to all of them, see `tls`
     """
 
     def __init__(self, nodes: Iterable[str], *, timeout: float = 5.0, attempt_timeout: float = 1.5, token: Optional[str] = None,
@@ -1125,6 +1135,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(description="A small client of the key-value store. Exit codes: 0, 1 absent, 2 failed.")
     parser.add_argument("--node", required=True, metavar="HOST:PORT", action="append", help="any node of the cluster")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS")
+    for name, what in (("ca", "speak TLS, with nodes whose certificates are signed by these authorities"),
+                       ("cert", "certificate to show to them"), ("key", "its key")):
+        variable = "KV_" + name.upper()
+        parser.add_argument("--" + name, default=os.environ.get(variable) or None, metavar="FILE", help=f"{what} [env: {variable}]")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, given in (("get", ["key"]), ("put", ["key", "value"]), ("delete", ["key"]), ("incr", ["key", "delta"]),
                         ("touch", ["key", "ttl"]), ("persist", ["key"]), ("scan", ["prefix"]), ("watch", ["prefix"]),
@@ -1137,7 +1151,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
             command.add_argument("--if-absent", action="store_true")
     asked = parser.parse_args(arguments)
     try:
-        with Client(asked.node, timeout=asked.timeout) as kv:
+        context = tls(asked.ca, asked.cert, asked.key) if asked.ca else None
+        with Client(asked.node, timeout=asked.timeout, context=context) as kv:
             return _command(kv, asked)
     except KvError as error:
         print(f"kv.py: {type(error).__name__}: {error}", file=sys.stderr)

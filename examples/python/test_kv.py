@@ -7,6 +7,7 @@ reached through a proxy that cuts connections where a test wants it. Nothing wai
 """
 import http.client
 import http.server
+import io
 import json
 import os
 import pathlib
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -380,7 +382,7 @@ class AgainstScriptedNodes(unittest.TestCase):
                             "-out", pem + ".crt"], check=True, capture_output=True)
             server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             server.load_cert_chain(pem + ".crt", pem)
-            trusting = ssl.create_default_context(cafile=pem + ".crt")
+            trusting = client_module.tls(pem + ".crt")
             nodes = [FakeNode(answer, server), FakeNode(found, server)]
             own.extend(node.address for node in nodes)
             with nodes[0], nodes[1]:
@@ -388,6 +390,17 @@ class AgainstScriptedNodes(unittest.TestCase):
                     self.assertEqual(kv.map.shard_of(b"a").idx, 0)
                     self.assertEqual(kv.get("a"), b"x")
                     self.assertEqual(nodes[1].seen[-1][2].get("Authorization"), "Bearer secret")
+                shown = io.BytesIO()
+                with unittest.mock.patch("sys.stdout", unittest.mock.Mock(buffer=shown)):
+                    self.assertEqual(client_module.main(["--node", f"https://{own[0]}", "--ca", pem + ".crt", "get", "a"]), 0)
+                self.assertEqual(shown.getvalue(), b"x")
+                # Who asks for a certificate is shown one.
+                server.load_verify_locations(pem + ".crt")
+                server.verify_mode = ssl.CERT_REQUIRED
+                with Client([own[0]], context=client_module.tls(pem + ".crt", pem + ".crt", pem)) as kv:
+                    self.assertEqual(kv.get("a"), b"x")
+                self.assertRaises(Unavailable, Client, [own[0]], context=trusting, timeout=0.5)
+                server.verify_mode = ssl.CERT_NONE
                 scheme[0] = "http"
                 nodes[0].seen.clear()
                 with Client([own[0]], context=trusting) as kv, self.assertRaises(NotApplied) as raised:

@@ -111,6 +111,8 @@ const TOOL: &[&str] = &[
     "out",
     "stop",
     "terms",
+    "tls",
+    "cert",
     "bench/workload",
     "bench/args",
     "args",

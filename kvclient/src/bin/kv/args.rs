@@ -8,9 +8,11 @@ use kvclient::{Consistency, Position, Session};
 
 use crate::{
     bench::args::BenchArgs,
+    cert::CertCommand,
     exit,
     terms::{AckArgs, Who, duration},
     text::KeyFormat,
+    tls::TlsArgs,
 };
 
 /// Reads and writes a sharded key-value store, and shows how it is doing.
@@ -61,6 +63,8 @@ pub(crate) struct ClusterArgs {
     /// Remember here what was written and read, so that later commands see at least that
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) session_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// How keys are typed and results are shown.
@@ -137,6 +141,9 @@ pub(crate) enum Command {
     },
     /// Show how every node is doing
     Status,
+    /// Make certificates for a trial of TLS; needs no cluster
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Print the shard map that is in force
     Map,
     /// Measure how much the cluster does, under the core workloads of YCSB
@@ -209,6 +216,7 @@ impl Command {
             | Self::Route { .. }
             | Self::Status
             | Self::Map
+            | Self::Cert(_)
             | Self::Completions { .. } => None,
         }
     }

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use kvclient::{CallHistory, Client, ClientBuilder, Consistency, ShardMap, shard_map::toml};
+use kvclient::{
+    CallHistory, Client, ClientBuilder, Consistency, ShardMap, node_client::NodeClientOptions,
+    shard_map::toml,
+};
 
 use crate::{
     args::{Cli, ClusterArgs},
@@ -27,6 +30,8 @@ pub(crate) struct Connected {
     pub(crate) kv: Client,
     pub(crate) seed: Seed,
     pub(crate) timeout: Option<Duration>,
+    /// How nodes are reached, and what they are shown.
+    pub(crate) nodes: NodeClientOptions,
     /// How new reads are.
     pub(crate) consistency: Consistency,
     history: Option<CallHistory>,
@@ -68,9 +73,9 @@ impl Seed {
         }
     }
 
-    async fn builder(&self) -> Result<ClientBuilder, Failure> {
+    async fn builder(&self, options: &NodeClientOptions) -> Result<ClientBuilder, Failure> {
         match self {
-            Self::Nodes(nodes) => Ok(ClientBuilder::connect(nodes).await?),
+            Self::Nodes(nodes) => Ok(ClientBuilder::connect_with(nodes, options.clone()).await?),
             Self::File(path) => Ok(ClientBuilder::new(read_map(path)?)),
             Self::UsualFile => match read_map(DEFAULT_MAP.as_ref()) {
                 Err(Failure::Usage(_)) if !Path::new(DEFAULT_MAP).exists() => {
@@ -95,7 +100,9 @@ impl Connected {
             Some(_) => Consistency::ReadYourWrites,
             None => Consistency::Primary,
         };
-        let builder = seed.builder().await?;
+        let mut nodes = NodeClientOptions::default();
+        nodes.tls = args.tls.read(|name| std::env::var_os(name))?;
+        let builder = seed.builder(&nodes).await?.node_client(nodes.clone());
         let consistency = args.consistency.unwrap_or(default);
         let builder = builder.consistency(consistency);
         let builder = match args.timeout {
@@ -114,6 +121,7 @@ impl Connected {
             kv,
             seed,
             timeout: args.timeout,
+            nodes,
             consistency,
             history,
             session_file,

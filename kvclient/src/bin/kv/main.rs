@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod cert;
 mod connect;
 mod entries;
 mod exit;
@@ -19,6 +20,7 @@ mod status;
 mod stop;
 mod terms;
 mod text;
+mod tls;
 mod watch;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -69,8 +71,10 @@ fn in_runtime(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
 
 async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
     // Needs no cluster.
-    if let Command::Completions { shell } = &cli.command {
-        return completions(*shell, out);
+    match &cli.command {
+        Command::Completions { shell } => return completions(*shell, out),
+        Command::Cert(command) => return cert::cert(command, out),
+        _ => {}
     }
     let connected = Connected::new(cli).await?;
     let ran = command(cli, &connected, out).await;
@@ -110,6 +114,7 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Bench(args) => bench::bench(connected, kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
+        Command::Cert(command) => cert::cert(command, out),
         Command::Completions { shell } => completions(*shell, out),
     }
 }
