@@ -1138,7 +1138,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     for name, what in (("ca", "speak TLS, with nodes whose certificates are signed by these authorities"),
                        ("cert", "certificate to show to them"), ("key", "its key")):
         variable = "KV_" + name.upper()
-        parser.add_argument("--" + name, default=os.environ.get(variable) or None, metavar="FILE", help=f"{what} [env: {variable}]")
+        parser.add_argument("--" + name, dest="tls_" + name, default=os.environ.get(variable) or None, metavar="FILE",
+                            help=f"{what} [env: {variable}]")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, given in (("get", ["key"]), ("put", ["key", "value"]), ("delete", ["key"]), ("incr", ["key", "delta"]),
                         ("touch", ["key", "ttl"]), ("persist", ["key"]), ("scan", ["prefix"]), ("watch", ["prefix"]),
@@ -1151,7 +1152,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
             command.add_argument("--if-absent", action="store_true")
     asked = parser.parse_args(arguments)
     try:
-        context = tls(asked.ca, asked.cert, asked.key) if asked.ca else None
+        context = tls(asked.tls_ca, asked.tls_cert, asked.tls_key) if asked.tls_ca else None
         with Client(asked.node, timeout=asked.timeout, context=context) as kv:
             return _command(kv, asked)
     except KvError as error:

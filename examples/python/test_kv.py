@@ -390,16 +390,17 @@ class AgainstScriptedNodes(unittest.TestCase):
                     self.assertEqual(kv.map.shard_of(b"a").idx, 0)
                     self.assertEqual(kv.get("a"), b"x")
                     self.assertEqual(nodes[1].seen[-1][2].get("Authorization"), "Bearer secret")
-                shown = io.BytesIO()
-                with unittest.mock.patch("sys.stdout", unittest.mock.Mock(buffer=shown)):
-                    self.assertEqual(client_module.main(["--node", f"https://{own[0]}", "--ca", pem + ".crt", "get", "a"]), 0)
-                self.assertEqual(shown.getvalue(), b"x")
                 # Who asks for a certificate is shown one.
                 server.load_verify_locations(pem + ".crt")
                 server.verify_mode = ssl.CERT_REQUIRED
                 with Client([own[0]], context=client_module.tls(pem + ".crt", pem + ".crt", pem)) as kv:
                     self.assertEqual(kv.get("a"), b"x")
                 self.assertRaises(Unavailable, Client, [own[0]], context=trusting, timeout=0.5)
+                shown = io.BytesIO()
+                with unittest.mock.patch("sys.stdout", unittest.mock.Mock(buffer=shown)):
+                    self.assertEqual(client_module.main(["--node", f"https://{own[0]}", "--ca", pem + ".crt", "--cert", pem + ".crt",
+                                                         "--key", pem, "get", "a"]), 0)
+                self.assertEqual(shown.getvalue(), b"x")
                 server.verify_mode = ssl.CERT_NONE
                 scheme[0] = "http"
                 nodes[0].seen.clear()

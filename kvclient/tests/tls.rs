@@ -174,7 +174,9 @@ async fn a_certificate_is_shown_to_nodes_that_ask_for_one() {
     let (authority, clients) = (Authority::new("ours"), Authority::new("clients"));
     let node = FakeNode::start().await;
     let pair = authority.sign(&["localhost"], Valid::Now);
-    let front = Front::asking(&node.address, &pair, &clients).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), clients.pem()).unwrap();
+    let front = Front::asking(&node.address, &pair, file.path()).await;
     let shown = |pair: &Pair| {
         let tls = authority.trusted();
         tls.with_identity_pem(&pair.certificate, &pair.key).unwrap()

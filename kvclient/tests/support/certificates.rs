@@ -1,14 +1,11 @@
 //! Certificates for tests, by an authority that signs whatever a test wants. Shared with the tests of nodes.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::sync::Arc;
-
 use kvclient::Tls;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
     date_time_ymd,
 };
-use rustls::RootCertStore;
 
 /// An authority that signs whatever a test wants.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -63,11 +60,5 @@ impl Authority {
     /// Trusts this authority and shows nothing.
     pub(crate) fn trusted(&self) -> Tls {
         Tls::trusting_pem(self.pem()).unwrap()
-    }
-
-    pub(crate) fn store(&self) -> Arc<RootCertStore> {
-        let mut store = RootCertStore::empty();
-        store.add(self.0.der().clone()).unwrap();
-        Arc::new(store)
     }
 }

@@ -1,13 +1,16 @@
 //! TLS in front of a scripted node.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use kvclient::shard_map::Address;
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
@@ -18,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::certificates::{Authority, Pair};
+use super::certificates::Pair;
 
 /// TLS in front of a node that speaks in the clear.
 pub(crate) struct Front {
@@ -33,8 +36,8 @@ impl Front {
         Self::start(node, server_config(pair, None)).await
     }
 
-    /// One that asks for a certificate by this authority, and takes nobody without.
-    pub(crate) async fn asking(node: &Address, pair: &Pair, clients: &Authority) -> Self {
+    /// One that asks for a certificate by the authority in a file, and takes nobody without.
+    pub(crate) async fn asking(node: &Address, pair: &Pair, clients: &Path) -> Self {
         Self::start(node, server_config(pair, Some(clients))).await
     }
 
@@ -99,7 +102,7 @@ async fn accept(
     }
 }
 
-fn server_config(pair: &Pair, clients: Option<&Authority>) -> ServerConfig {
+fn server_config(pair: &Pair, clients: Option<&Path>) -> ServerConfig {
     let provider = kvclient::tls::provider();
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -107,7 +110,10 @@ fn server_config(pair: &Pair, clients: Option<&Authority>) -> ServerConfig {
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(authority) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(authority.store(), provider);
+            let mut store = RootCertStore::empty();
+            let found = CertificateDer::from_pem_file(authority).unwrap();
+            store.add(found).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider);
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };

@@ -11,14 +11,15 @@ use crate::failure::Failure;
 #[derive(Debug, Args)]
 pub(crate) struct TlsArgs {
     /// Speak TLS, with nodes whose certificates are signed by these authorities (PEM) [env: KV_CA]
-    #[arg(long, value_name = "FILE", global = true)]
-    ca: Option<PathBuf>,
+    #[arg(long = "ca", value_name = "FILE", global = true)]
+    tls_ca: Option<PathBuf>,
     /// Certificate that says who you are, for nodes that ask (PEM) [env: KV_CERT]
-    #[arg(long, value_name = "FILE", global = true)]
-    cert: Option<PathBuf>,
+    #[arg(long = "cert", value_name = "FILE", global = true)]
+    tls_cert: Option<PathBuf>,
     /// Key of that certificate (PEM) [env: KV_KEY]
-    #[arg(long, value_name = "FILE", global = true)]
-    key: Option<PathBuf>,
+    // A name of its own: many commands have a `key`.
+    #[arg(long = "key", value_name = "FILE", global = true)]
+    tls_key: Option<PathBuf>,
 }
 
 impl TlsArgs {
@@ -31,9 +32,9 @@ impl TlsArgs {
             let given = variable(name).filter(|value| !value.is_empty());
             flag.clone().or(given.map(PathBuf::from))
         };
-        let certificate = file(&self.cert, "KV_CERT");
-        let key = file(&self.key, "KV_KEY");
-        let Some(ca) = file(&self.ca, "KV_CA") else {
+        let certificate = file(&self.tls_cert, "KV_CERT");
+        let key = file(&self.tls_key, "KV_KEY");
+        let Some(ca) = file(&self.tls_ca, "KV_CA") else {
             return match certificate.or(key) {
                 None => Ok(None),
                 Some(_) => Err(usage(
