@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use crate::{
     attempt::AttemptError,
     client::Client,
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, classify},
     intent::LONGEST,
     node_client::{NodeClient, NodeClientOptions},
     options::{ClientOptions, Hedging, Identity},
@@ -18,6 +18,7 @@ use crate::{
     router::Router,
     routes::Origin,
     shard_map::{Address, AddressError, ShardMap, toml},
+    token::Token,
     wire::batch::Ack,
 };
 
@@ -122,6 +123,7 @@ impl Client {
 ///     .batches_in_flight(2)
 ///     .alone_bytes(16 << 10)
 ///     .node_client(nodes)
+///     .token("kv_n5XZ0s".parse()?) // who this client is, to nodes that ask
 ///     .build()?;
 /// assert_eq!(kv.map().shards().len(), 1);
 /// # Ok(())
@@ -197,7 +199,35 @@ impl ClientBuilder {
     /// # Cancel safety
     /// Nothing is changed by it.
     pub async fn connect<S: AsRef<str>>(seeds: impl IntoIterator<Item = S>) -> Result<Self> {
-        let options = ClientOptions::default();
+        Self::connect_with(seeds, NodeClientOptions::default()).await
+    }
+
+    /// As [`Self::connect`], for nodes that are to be shown a token, or reached otherwise than by default.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kvclient::{ClientBuilder, node_client::NodeClientOptions};
+    ///
+    /// let mut nodes = NodeClientOptions::default();
+    /// nodes.token = Some(std::env::var("KV_TOKEN")?.parse()?);
+    /// let kv = ClientBuilder::connect_with(["localhost:8080"], nodes).await?.build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::connect`]; also [`ErrorKind::Denied`]: a node that answered wants another token.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn connect_with<S: AsRef<str>>(
+        seeds: impl IntoIterator<Item = S>,
+        nodes: NodeClientOptions,
+    ) -> Result<Self> {
+        let options = ClientOptions {
+            nodes,
+            ..ClientOptions::default()
+        };
         let nodes = NodeClient::new(options.nodes.clone())?;
         let mut failed = Error::new(ErrorKind::Invalid, "connect").with_source("no node is named");
         let seeds: Vec<Address> = seeds
@@ -219,7 +249,11 @@ impl ClientBuilder {
                     });
                 }
                 Err(error) => {
-                    failed = Error::new(ErrorKind::Unavailable, "connect")
+                    let kind = match classify(&error).0 {
+                        ErrorKind::Denied => ErrorKind::Denied,
+                        _ => ErrorKind::Unavailable,
+                    };
+                    failed = Error::new(kind, "connect")
                         .with_node(seed)
                         .with_source(error);
                 }
@@ -339,10 +373,19 @@ impl ClientBuilder {
         self
     }
 
-    /// How nodes are reached: time to connect, idle connections. Default: 500 ms, and 16 a node for 20 s; the reasons
-    /// stand at [`NodeClientOptions`].
-    pub fn node_client(mut self, options: NodeClientOptions) -> Self {
+    /// How nodes are reached: time to connect, idle connections, the token. Default: 500 ms, 16 a node for 20 s, none;
+    /// the reasons stand at [`NodeClientOptions`].
+    pub fn node_client(mut self, mut options: NodeClientOptions) -> Self {
+        // Given before, it is not taken back by settings that say nothing of it.
+        options.token = options.token.or(self.options.nodes.token.take());
         self.options.nodes = options;
+        self
+    }
+
+    /// Who this client is, to nodes that ask for it: sent to the nodes of the map with every request, and to nobody else.
+    /// Default none.
+    pub fn token(mut self, token: Token) -> Self {
+        self.options.nodes.token = Some(token);
         self
     }
 

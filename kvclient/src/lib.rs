@@ -126,6 +126,7 @@ pub mod rfc3339;
 pub mod session;
 pub mod shard_map;
 pub mod slot;
+pub mod token;
 pub mod wire;
 
 mod atomic;
@@ -172,6 +173,7 @@ pub use crate::{
     session::Session,
     shard_map::{Address, ShardMap},
     stats::{NodeStats, Stats},
+    token::Token,
     watch::{Change, Event, Watch},
     wire::batch::Ack,
 };

@@ -17,6 +17,7 @@ const ORDER: &[&str] = &[
     "slot",
     "position",
     "rfc3339",
+    "token",
     "shard_map",
     "shard_map/fields",
     "shard_map/json",

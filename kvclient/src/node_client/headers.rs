@@ -2,11 +2,12 @@
 
 use reqwest::{
     Request,
-    header::{HeaderName, HeaderValue},
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
 };
 
 use crate::{
     attempt::AttemptError,
+    token::Token,
     wire::{
         batch::{Condition, Op, Terms},
         header,
@@ -45,6 +46,18 @@ pub(super) fn read_headers(terms: &Terms) -> Vec<(&'static str, String)> {
         terms.max_lag_ms.map(|ms| ms.to_string()),
     );
     add(header::WAIT_MS, terms.wait_ms.map(|ms| ms.to_string()));
+    headers
+}
+
+/// What every request carries.
+pub(super) fn of_all(token: Option<&Token>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    // A token has characters of headers only.
+    let value = token.and_then(|token| HeaderValue::from_str(token.authorization()).ok());
+    headers.extend(value.map(|mut value| {
+        value.set_sensitive(true);
+        (AUTHORIZATION, value)
+    }));
     headers
 }
 

@@ -41,6 +41,7 @@ use crate::{
     attempt::AttemptError,
     error::{Error, ErrorKind},
     shard_map::{Address, ShardMap, json},
+    token::Token,
     wire::{
         MAX_VALUE_BYTES_CEILING,
         batch::{self, Action, Op, OpResult, Terms},
@@ -86,6 +87,8 @@ pub struct NodeClientOptions {
     pub idle_timeout: Duration,
     /// Idle connections kept per node. Default 16: two lanes and a few large values use fewer.
     pub idle_per_node: usize,
+    /// Shown to every node that is asked. Default none: nodes that ask nobody who he is need none.
+    pub token: Option<Token>,
 }
 
 impl Default for NodeClientOptions {
@@ -94,6 +97,7 @@ impl Default for NodeClientOptions {
             connect_timeout: Duration::from_millis(500),
             idle_timeout: Duration::from_secs(20),
             idle_per_node: 16,
+            token: None,
         }
     }
 }
@@ -121,6 +125,7 @@ pub struct NodeClient {
     pool: Arc<Pool>,
     /// For everything else.
     http: reqwest::Client,
+    token: Option<Token>,
     /// Base URL by address, since parsing one costs as much as the rest of a small request's set-up. Std lock:
     /// never held over an await.
     urls: Arc<RwLock<HashMap<Address, Url>>>,
@@ -171,7 +176,8 @@ impl NodeClient {
             .connect_timeout(options.connect_timeout)
             .pool_idle_timeout(options.idle_timeout)
             .pool_max_idle_per_host(options.idle_per_node)
-            .user_agent(concat!("kvclient/", env!("CARGO_PKG_VERSION")));
+            .user_agent(concat!("kvclient/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers::of_all(options.token.as_ref()));
         // Without it, bytes sent to a node whose machine is gone are waited for as long as the exchange lasts.
         #[cfg(target_os = "linux")]
         let builder = builder.tcp_user_timeout(Duration::from_secs(5));
@@ -188,6 +194,7 @@ impl NodeClient {
         Ok(Self {
             pool: Arc::new(pool),
             http,
+            token: options.token,
             urls: Arc::default(),
         })
     }
@@ -570,6 +577,7 @@ impl NodeClient {
             method: "PUT",
             uri: &uri,
             content_type: None,
+            authorization: self.authorization(),
             headers: &write_headers(op),
             body: value,
         };
@@ -614,6 +622,7 @@ impl NodeClient {
             method: "GET",
             uri: &op.key.to_uri(),
             content_type: None,
+            authorization: self.authorization(),
             headers: &headers,
             body: b"",
         };
@@ -636,6 +645,7 @@ impl NodeClient {
             method: "POST",
             uri,
             content_type: Some(content_type::FRAMES),
+            authorization: self.authorization(),
             headers: &[],
             body: &body,
         };
@@ -653,6 +663,10 @@ impl NodeClient {
             return Err(AttemptError::Undecodable(problem));
         }
         Ok((answer, results))
+    }
+
+    fn authorization(&self) -> Option<&str> {
+        self.token.as_ref().map(Token::authorization)
     }
 
     fn request(
