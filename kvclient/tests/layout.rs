@@ -106,6 +106,7 @@ const TOOL: &[&str] = &[
     "out",
     "stop",
     "terms",
+    "token",
     "bench/workload",
     "bench/args",
     "args",

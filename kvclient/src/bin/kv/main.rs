@@ -19,6 +19,7 @@ mod status;
 mod stop;
 mod terms;
 mod text;
+mod token;
 mod watch;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -69,8 +70,10 @@ fn in_runtime(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
 
 async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
     // Needs no cluster.
-    if let Command::Completions { shell } = &cli.command {
-        return completions(*shell, out);
+    match &cli.command {
+        Command::Completions { shell } => return completions(*shell, out),
+        Command::Token(command) => return token::token(command, out),
+        _ => {}
     }
     let connected = Connected::new(cli).await?;
     let ran = command(cli, &connected, out).await;
@@ -110,6 +113,7 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Bench(args) => bench::bench(connected, kv, args, out).await,
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
+        Command::Token(command) => token::token(command, out),
         Command::Completions { shell } => completions(*shell, out),
     }
 }
