@@ -147,6 +147,8 @@ pub async fn start_on(
     let dir = DataDir::open(&config.data, config.shard(), config.role(), config.order)?;
     let (failure_sender, failures) = mpsc::channel(8);
     let (fence_sender, fences) = mpsc::channel(8);
+    let mut nodes = NodeClientOptions::default();
+    nodes.token = config.node_token.clone();
     let service = Arc::new(Service {
         admission: Admission::new(config.tokens.clone()),
         node_id: dir.node_id(),
@@ -163,7 +165,7 @@ pub async fn start_on(
         started_at: SystemTime::now(),
         stopping: CancellationToken::new(),
         no_more_acks: CancellationToken::new(),
-        client: NodeClient::new(NodeClientOptions::default())?,
+        client: NodeClient::new(nodes)?,
         fences: fence_sender,
         config,
     });

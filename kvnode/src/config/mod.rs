@@ -4,6 +4,7 @@
 //! before a file or socket is touched; a mistake is one message and exit code 2.
 
 mod args;
+mod credentials;
 mod error;
 mod listen;
 mod sizes;
@@ -14,14 +15,20 @@ use std::{
     time::Duration,
 };
 
-use kvclient::shard_map::{Address, Role, Shard, ShardMap};
+use kvclient::{
+    shard_map::{Address, Role, Shard, ShardMap},
+    token::Token,
+};
 
 pub(crate) use self::listen::is_loopback;
-use self::listen::{Callers, check_exposure, listen_addresses};
 pub use self::{
     args::{Cli, LogFormat, Offline, ServeArgs, Settings},
     error::ConfigError,
     sizes::Sizes,
+};
+use self::{
+    credentials::{Credentials, lets_in},
+    listen::{check_exposure, listen_addresses},
 };
 use crate::{access::TokenFile, marker::Order, ownership::Place};
 
@@ -54,6 +61,8 @@ pub struct NodeConfig {
     pub allow_get_writes: bool,
     /// The tokens that callers may bring; without them nobody is asked who he is.
     pub tokens: Option<TokenFile>,
+    /// Who this node is to others.
+    pub node_token: Option<Token>,
     /// What was said aloud about the lack of credentials.
     pub insecure_no_auth: bool,
 }
@@ -67,6 +76,14 @@ impl NodeConfig {
     /// What this node is to its shard.
     pub fn role(&self) -> Role {
         self.place.role
+    }
+
+    /// Whether other nodes that are given the same tokens would let this one in.
+    pub fn is_known_to_others(&self) -> bool {
+        match (&self.tokens, &self.node_token) {
+            (Some(tokens), Some(node)) => lets_in(tokens, node),
+            _ => true,
+        }
     }
 }
 
@@ -109,6 +126,7 @@ impl ServeArgs {
             max_in_flight: typed.max_in_flight.or(file.max_in_flight),
             allow_get_writes: typed.allow_get_writes.or(file.allow_get_writes),
             tokens: typed.tokens.or(file.tokens),
+            node_token_file: typed.node_token_file.or(file.node_token_file),
             insecure_no_auth: typed.insecure_no_auth.or(file.insecure_no_auth),
             log_format: typed.log_format.or(file.log_format),
             log_level: typed.log_level.or(file.log_level),
@@ -124,10 +142,10 @@ impl ServeArgs {
         let map = self.read_map()?;
         let address = self.own_address(&map)?;
         let place = Place::find(&map, &address).ok_or_else(|| not_in_map(&map, &address))?;
-        let insecure_no_auth = settings.insecure_no_auth.unwrap_or(false);
+        let credentials = Credentials::read(settings)?;
+        credentials.check_others(&map)?;
         let listen = listen_addresses(settings.listen.as_deref(), &address)?;
-        let tokens = tokens(settings.tokens.as_deref())?;
-        check_exposure(&listen, callers(tokens.as_ref(), insecure_no_auth)?)?;
+        check_exposure(&listen, credentials.callers()?)?;
         let data = self
             .data
             .clone()
@@ -150,8 +168,9 @@ impl ServeArgs {
                 settings.max_connections.unwrap_or(4_096),
             )?,
             allow_get_writes: settings.allow_get_writes.unwrap_or(false),
-            tokens,
-            insecure_no_auth,
+            tokens: credentials.tokens,
+            node_token: credentials.node_token,
+            insecure_no_auth: credentials.insecure_no_auth,
             map,
             address,
             place,
@@ -171,22 +190,6 @@ impl ServeArgs {
         };
         text.parse()
             .map_err(|error| ConfigError::new(format!("--address: {error}")))
-    }
-}
-
-fn tokens(path: Option<&Path>) -> Result<Option<TokenFile>, ConfigError> {
-    let read = |path| TokenFile::read(path).map_err(ConfigError::new);
-    path.map(read).transpose()
-}
-
-fn callers(tokens: Option<&TokenFile>, insecure_no_auth: bool) -> Result<Callers, ConfigError> {
-    match (tokens, insecure_no_auth) {
-        (Some(_), false) => Ok(Callers::Asked),
-        (None, true) => Ok(Callers::TrustedAloud),
-        (None, false) => Ok(Callers::Trusted),
-        (Some(_), true) => Err(ConfigError::new(
-            "--tokens and --insecure-no-auth contradict each other; leave one of them out".into(),
-        )),
     }
 }
 

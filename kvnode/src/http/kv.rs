@@ -193,6 +193,7 @@ mod tests {
             max_connections: 16,
             allow_get_writes: false,
             tokens: None,
+            node_token: None,
             insecure_no_auth: false,
         };
         node::start_on(config, vec![listener]).await.unwrap()

@@ -20,3 +20,4 @@ mod requests;
 mod start;
 #[allow(dead_code, reason = "shared with the fault tests, which use the rest")]
 mod support;
+mod tokens;

@@ -7,6 +7,7 @@ pub(crate) mod link;
 pub(crate) mod oracle;
 pub(crate) mod ports;
 pub(crate) mod report;
+pub(crate) mod tokens;
 pub(crate) mod writers;
 
 use std::{
