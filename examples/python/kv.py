@@ -23,6 +23,7 @@ import dataclasses
 import heapq
 import http.client
 import json
+import os
 import queue
 import random
 import socket
@@ -190,12 +191,19 @@ class Unavailable(NotApplied):
     """No node answered in time. Later it may."""
 
 
+class Denied(NotApplied):
+    """No rights: the token is missing, unknown or expired, or it lacks a scope or the key's prefix."""
+
+
 class PositionLost(NotApplied):
     """What this session had seen of a shard is gone for good. The session has dropped it; told once."""
 
 
 class Truncated(NotApplied):
     """The log no longer has what a watch would tell next: scan, then watch from now on."""
+
+
+_DENIED = {code: Denied for code in ("unauthorized", "forbidden", "forbidden_scope", "forbidden_key")}
 
 
 class ManyFailed(KvError):
@@ -484,7 +492,7 @@ class Client:
 
     timeout          seconds for an op, all attempts and pauses included; at most 480
     attempt_timeout  seconds for one exchange with one node
-    token            sent as a bearer token, to the given addresses and the nodes of the map only
+    token            who this client is: sent as a bearer token, to the given addresses and the nodes of the map only
     context          speaks TLS with it to all of them
     """
 
@@ -864,7 +872,7 @@ class Client:
         code = result.error or f"status {result.status}"
         # What may have been applied before stays unknown, whatever a repeat is told: refusals are not remembered.
         kind = Unknown if op.unknown else {"precondition_failed": Conflict, "not_found": NotFound,
-                                           "position_lost": PositionLost}.get(code, NotApplied)
+                                           "position_lost": PositionLost, **_DENIED}.get(code, NotApplied)
         return kind(result.message, code, node, result.etag if code == "precondition_failed" else result.position)
 
 
@@ -944,7 +952,7 @@ class _State:
         known = list(current.nodes) if current else list(self._seeds)
         now = time.monotonic()
         known.sort(key=lambda node: (node != hint, self._away.get(node, 0) > now, random.random()))
-        problem = "no address was given"
+        problem, denied = "no address was given", False
         for node in known:
             try:
                 etag = {"If-None-Match": f'"{current.identity}"'} if current else {}
@@ -956,10 +964,12 @@ class _State:
                     if current is None or newer.version > current.version:
                         self.map = newer
                     return
-                problem = f"status {status}"
+                problem, denied = f"status {status}", denied or status in (401, 403)
             except (_NotSent, _Broken, ValueError, KeyError, TypeError, IndexError) as error:
                 problem = str(error)
             problem += f" (at {node})"
+        if current is None and denied:
+            raise Denied(f"no node gave the map to who has this token; last: {problem}", "unauthorized")
         if current is None:
             raise Unavailable(f"no node gave the map; last: {problem}")
 
@@ -1096,7 +1106,7 @@ class Watch:
         code = error.get("error", "")
         if status >= 500:
             raise _Broken(code)
-        kind = {"log_truncated": Truncated, "position_lost": PositionLost}.get(code, NotApplied)
+        kind = {"log_truncated": Truncated, "position_lost": PositionLost, **_DENIED}.get(code, NotApplied)
         raise kind(error.get("message", ""), code, node)
 
     @staticmethod
@@ -1122,7 +1132,8 @@ def _print(*parts: bytes) -> None:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    parser = argparse.ArgumentParser(description="A small client of the key-value store. Exit codes: 0, 1 absent, 2 failed.")
+    parser = argparse.ArgumentParser(description="A small client of the key-value store. A token is taken from KV_TOKEN. "
+                                                 "Exit codes: 0, 1 absent, 2 failed.")
     parser.add_argument("--node", required=True, metavar="HOST:PORT", action="append", help="any node of the cluster")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -1137,7 +1148,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
             command.add_argument("--if-absent", action="store_true")
     asked = parser.parse_args(arguments)
     try:
-        with Client(asked.node, timeout=asked.timeout) as kv:
+        # Not from an argument: everybody on a machine sees those.
+        with Client(asked.node, timeout=asked.timeout, token=os.environ.get("KV_TOKEN") or None) as kv:
             return _command(kv, asked)
     except KvError as error:
         print(f"kv.py: {type(error).__name__}: {error}", file=sys.stderr)
