@@ -506,7 +506,11 @@ class Client:
             if "://" in node and not node.startswith(self._wire.scheme):
                 raise ValueError(f"{node}: this client speaks {self._wire.scheme}; for https give it a context")
         self._state = _State(self._wire, [node.split("://")[-1].rstrip("/") for node in nodes])
-        self._state.refresh(self.timeout, must=True)
+        try:
+            self._state.refresh(self.timeout, must=True)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Client:
         return self
