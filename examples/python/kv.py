@@ -191,12 +191,19 @@ class Unavailable(NotApplied):
     """No node answered in time. Later it may."""
 
 
+class Denied(NotApplied):
+    """No rights: the token is missing, unknown or expired, or it lacks a scope or the key's prefix."""
+
+
 class PositionLost(NotApplied):
     """What this session had seen of a shard is gone for good. The session has dropped it; told once."""
 
 
 class Truncated(NotApplied):
     """The log no longer has what a watch would tell next: scan, then watch from now on."""
+
+
+_DENIED = {code: Denied for code in ("unauthorized", "forbidden", "forbidden_scope", "forbidden_key")}
 
 
 class ManyFailed(KvError):
@@ -494,7 +501,7 @@ class Client:
 
     timeout          seconds for an op, all attempts and pauses included; at most 480
     attempt_timeout  seconds for one exchange with one node
-    token            sent as a bearer token, to the given addresses and the nodes of the map only
+    token            who this client is: sent as a bearer token, to the given addresses and the nodes of the map only
     context          speaks TLS with it to all of them, see `tls`
     """
 
@@ -508,7 +515,11 @@ class Client:
             if "://" in node and not node.startswith(self._wire.scheme):
                 raise ValueError(f"{node}: this client speaks {self._wire.scheme}; for https give it a context")
         self._state = _State(self._wire, [node.split("://")[-1].rstrip("/") for node in nodes])
-        self._state.refresh(self.timeout, must=True)
+        try:
+            self._state.refresh(self.timeout, must=True)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Client:
         return self
@@ -874,7 +885,7 @@ class Client:
         code = result.error or f"status {result.status}"
         # What may have been applied before stays unknown, whatever a repeat is told: refusals are not remembered.
         kind = Unknown if op.unknown else {"precondition_failed": Conflict, "not_found": NotFound,
-                                           "position_lost": PositionLost}.get(code, NotApplied)
+                                           "position_lost": PositionLost, **_DENIED}.get(code, NotApplied)
         return kind(result.message, code, node, result.etag if code == "precondition_failed" else result.position)
 
 
@@ -954,7 +965,7 @@ class _State:
         known = list(current.nodes) if current else list(self._seeds)
         now = time.monotonic()
         known.sort(key=lambda node: (node != hint, self._away.get(node, 0) > now, random.random()))
-        problem = "no address was given"
+        problem, denied = "no address was given", False
         for node in known:
             try:
                 etag = {"If-None-Match": f'"{current.identity}"'} if current else {}
@@ -966,10 +977,12 @@ class _State:
                     if current is None or newer.version > current.version:
                         self.map = newer
                     return
-                problem = f"status {status}"
+                problem, denied = f"status {status}", denied or status in (401, 403)
             except (_NotSent, _Broken, ValueError, KeyError, TypeError, IndexError) as error:
                 problem = str(error)
             problem += f" (at {node})"
+        if current is None and denied:
+            raise Denied(f"no node gave the map to who has this token; last: {problem}", "unauthorized")
         if current is None:
             raise Unavailable(f"no node gave the map; last: {problem}")
 
@@ -1106,7 +1119,7 @@ class Watch:
         code = error.get("error", "")
         if status >= 500:
             raise _Broken(code)
-        kind = {"log_truncated": Truncated, "position_lost": PositionLost}.get(code, NotApplied)
+        kind = {"log_truncated": Truncated, "position_lost": PositionLost, **_DENIED}.get(code, NotApplied)
         raise kind(error.get("message", ""), code, node)
 
     @staticmethod
@@ -1132,7 +1145,8 @@ def _print(*parts: bytes) -> None:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    parser = argparse.ArgumentParser(description="A small client of the key-value store. Exit codes: 0, 1 absent, 2 failed.")
+    parser = argparse.ArgumentParser(description="A small client of the key-value store. A token is taken from KV_TOKEN. "
+                                                 "Exit codes: 0, 1 absent, 2 failed.")
     parser.add_argument("--node", required=True, metavar="HOST:PORT", action="append", help="any node of the cluster")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS")
     for name, what in (("ca", "speak TLS, with nodes whose certificates are signed by these authorities"),
@@ -1153,7 +1167,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         context = tls(asked.tls_ca, asked.tls_cert, asked.tls_key) if asked.tls_ca else None
-        with Client(asked.node, timeout=asked.timeout, context=context) as kv:
+        # Not from an argument: everybody on a machine sees those.
+        token = os.environ.get("KV_TOKEN") or None
+        with Client(asked.node, timeout=asked.timeout, token=token, context=context) as kv:
             return _command(kv, asked)
     except KvError as error:
         print(f"kv.py: {type(error).__name__}: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use crate::{
     attempt::AttemptError,
     client::Client,
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, classify},
     intent::LONGEST,
     node_client::{NodeClient, NodeClientOptions},
     options::{ClientOptions, Hedging, Identity},
@@ -20,6 +20,7 @@ use crate::{
     scheme::Scheme,
     shard_map::{Address, AddressError, ShardMap, toml},
     tls::Tls,
+    token::Token,
     wire::batch::Ack,
 };
 
@@ -124,6 +125,7 @@ impl Client {
 ///     .batches_in_flight(2)
 ///     .alone_bytes(16 << 10)
 ///     .node_client(nodes)
+///     .token("kv_n5XZ0s".parse()?) // who this client is, to nodes that ask
 ///     .build()?;
 /// assert_eq!(kv.map().shards().len(), 1);
 /// # Ok(())
@@ -217,7 +219,8 @@ impl ClientBuilder {
     /// ```
     ///
     /// # Errors
-    /// As [`Client::connect`]. [`ErrorKind::Invalid`] also for a seed of the other scheme.
+    /// As [`Client::connect`]. [`ErrorKind::Invalid`] also for a seed of the other scheme; [`ErrorKind::Denied`]: a node
+    /// that answered wants another token.
     ///
     /// # Cancel safety
     /// Nothing is changed by it.
@@ -251,7 +254,11 @@ impl ClientBuilder {
                     });
                 }
                 Err(error) => {
-                    failed = Error::new(ErrorKind::Unavailable, "connect")
+                    let kind = match classify(&error).0 {
+                        ErrorKind::Denied => ErrorKind::Denied,
+                        _ => ErrorKind::Unavailable,
+                    };
+                    failed = Error::new(kind, "connect")
                         .with_node(seed)
                         .with_source(error);
                 }
@@ -371,9 +378,12 @@ impl ClientBuilder {
         self
     }
 
-    /// How nodes are reached: time to connect, idle connections. Default: 500 ms, and 16 a node for 20 s; the reasons
-    /// stand at [`NodeClientOptions`].
-    pub fn node_client(mut self, options: NodeClientOptions) -> Self {
+    /// How nodes are reached: time to connect, idle connections, the token. Default: 500 ms, 16 a node for 20 s, none;
+    /// the reasons stand at [`NodeClientOptions`].
+    pub fn node_client(mut self, mut options: NodeClientOptions) -> Self {
+        // Given before, it is not taken back by settings that say nothing of it.
+        options.token = options.token.or(self.options.nodes.token.take());
+        options.tls = options.tls.or(self.options.nodes.tls.take());
         self.options.nodes = options;
         self
     }
@@ -391,6 +401,13 @@ impl ClientBuilder {
     /// ```
     pub fn tls(mut self, tls: Tls) -> Self {
         self.options.nodes.tls = Some(tls);
+        self
+    }
+
+    /// Who this client is, to nodes that ask for it: sent to the nodes of the map with every request, and to nobody else.
+    /// Default none.
+    pub fn token(mut self, token: Token) -> Self {
+        self.options.nodes.token = Some(token);
         self
     }
 

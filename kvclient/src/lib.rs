@@ -127,6 +127,7 @@ pub mod session;
 pub mod shard_map;
 pub mod slot;
 pub mod tls;
+pub mod token;
 pub mod wire;
 
 mod atomic;
@@ -176,6 +177,7 @@ pub use crate::{
     shard_map::{Address, ShardMap},
     stats::{NodeStats, Stats},
     tls::Tls,
+    token::Token,
     watch::{Change, Event, Watch},
     wire::batch::Ack,
 };

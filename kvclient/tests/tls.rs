@@ -59,7 +59,7 @@ async fn small_and_large_ops_travel_through_tls_over_one_connection() {
     let (node, front) = behind_tls(&authority, &["localhost"]).await;
     let client = client(authority.trusted());
     for len in [0, 1, 100, 16 << 10, 64 << 10, (64 << 10) + 1, 1 << 20] {
-        let value = vec![len as u8; len];
+        let value = vec![b'v'; len];
         let ops = [put(value.clone()), get()];
         let answer = client
             .batch(&front.address, &ops, 5 * SECOND)

@@ -94,7 +94,7 @@ async fn what_was_typed_wrongly_about_certificates_is_told() {
             "--ca ca.pem --node http://localhost:1 get a",
             "write https://",
         ),
-        ("cert dev certs --host a_b..c", "no certificate"),
+        ("cert dev certs --host a_b..c", "not a host name"),
     ] {
         let words: Vec<&str> = words.split(' ').collect();
         let ran = kv.run(&words);

@@ -86,6 +86,12 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
         config.role(),
         config.address.clone(),
     );
+    if !config.is_known_to_others() {
+        tracing::warn!(
+            "the token of --node-token-file is not in --tokens with the scope replicate: nodes with the same file will \
+             refuse it"
+        );
+    }
     if let Some(faults) = kvclient::faults::asked() {
         tracing::warn!(faults, "faults for tests: this node keeps no promises");
     }

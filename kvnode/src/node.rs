@@ -150,6 +150,7 @@ pub async fn start_on(
     let dir = DataDir::open(&config.data, config.shard(), config.role(), config.order)?;
     let (failure_sender, failures) = mpsc::channel(8);
     let (fence_sender, fences) = mpsc::channel(8);
+    let nodes = towards_nodes(&config);
     let service = Arc::new(Service {
         admission: Admission::new(config.tokens.clone(), certificates(&config)),
         node_id: dir.node_id(),
@@ -166,7 +167,7 @@ pub async fn start_on(
         started_at: SystemTime::now(),
         stopping: CancellationToken::new(),
         no_more_acks: CancellationToken::new(),
-        client: NodeClient::new(towards_nodes(&config))?,
+        client: NodeClient::new(nodes)?,
         fences: fence_sender,
         config,
     });
@@ -447,6 +448,7 @@ fn certificates(config: &NodeConfig) -> Certificates {
 /// How this node asks others.
 fn towards_nodes(config: &NodeConfig) -> NodeClientOptions {
     let mut options = NodeClientOptions::default();
+    options.token = config.node_token.clone();
     options.tls = config.tls.as_ref().map(|tls| tls.towards_nodes());
     options
 }

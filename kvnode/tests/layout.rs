@@ -45,6 +45,7 @@ const ORDER: &[&str] = &[
     "config/error",
     "config/listen",
     "config/args",
+    "config/credentials",
     "config/sizes",
     "config",
     "logging",

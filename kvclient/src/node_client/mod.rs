@@ -43,6 +43,7 @@ use crate::{
     scheme::Scheme,
     shard_map::{Address, ShardMap, json},
     tls::Tls,
+    token::Token,
     wire::{
         MAX_VALUE_BYTES_CEILING,
         batch::{self, Action, Op, OpResult, Terms},
@@ -87,6 +88,8 @@ pub struct NodeClientOptions {
     pub idle_per_node: usize,
     /// Whom to trust, and who to be. Default `None`: nodes are spoken to in the clear; with it, never.
     pub tls: Option<Tls>,
+    /// Shown to every node that is asked. Default none: nodes that ask nobody who he is need none.
+    pub token: Option<Token>,
 }
 
 impl Default for NodeClientOptions {
@@ -96,6 +99,7 @@ impl Default for NodeClientOptions {
             idle_timeout: Duration::from_secs(20),
             idle_per_node: 16,
             tls: None,
+            token: None,
         }
     }
 }
@@ -127,6 +131,7 @@ impl NodeClientOptions {
 #[derive(Debug, Clone)]
 pub struct NodeClient {
     pool: Arc<Pool>,
+    token: Option<Token>,
 }
 
 /// Answer of a batch.
@@ -173,6 +178,7 @@ impl NodeClient {
         };
         Ok(Self {
             pool: Arc::new(pool),
+            token: options.token,
         })
     }
 
@@ -303,7 +309,7 @@ impl NodeClient {
     ) -> Result<Option<ShardMap>, AttemptError> {
         let known = if_none_match.map(|identity| ("if-none-match", format!("\"{identity}\"")));
         let headers: Vec<_> = known.into_iter().collect();
-        let request = get(route::CLUSTER_MAP, &headers)?;
+        let request = self.request(route::CLUSTER_MAP, &headers)?;
         let answer = self
             .pool
             .exchange(address, &request, timeout, DOCUMENT_BYTES);
@@ -341,7 +347,7 @@ impl NodeClient {
         path: &str,
         timeout: Duration,
     ) -> Result<serde_json::Value, AttemptError> {
-        let request = get(path, &[])?;
+        let request = self.request(path, &[])?;
         let answer = self
             .pool
             .exchange(address, &request, timeout, DOCUMENT_BYTES);
@@ -392,7 +398,7 @@ impl NodeClient {
         timeout: Duration,
     ) -> Result<PullAnswer, AttemptError> {
         let (uri, headers) = (pull.to_uri(), pull.to_headers());
-        let request = get(&uri, &headers)?;
+        let request = self.request(&uri, &headers)?;
         // At least one frame comes whole, however small `max_bytes` is.
         let frame_bytes = log::largest_frame_bytes(MAX_VALUE_BYTES_CEILING);
         let limit_bytes = (pull.max_bytes as usize).max(frame_bytes) + SLACK_BYTES;
@@ -498,7 +504,7 @@ impl NodeClient {
         headers: &[(&'static str, String)],
         limit: Duration,
     ) -> Result<StreamBody, AttemptError> {
-        let request = get(uri, headers)?;
+        let request = self.request(uri, headers)?;
         let until = Instant::now() + limit;
         let (begun, connection) = self.pool.begin(address, &request, until).await?;
         let status = begun.status;
@@ -556,6 +562,7 @@ impl NodeClient {
             method: "PUT",
             uri: &uri,
             content_type: None,
+            authorization: self.authorization(),
             headers: &write_headers(op),
             body: value,
         };
@@ -600,6 +607,7 @@ impl NodeClient {
             method: "GET",
             uri: &op.key.to_uri(),
             content_type: None,
+            authorization: self.authorization(),
             headers: &headers,
             body: b"",
         };
@@ -622,6 +630,7 @@ impl NodeClient {
             method: "POST",
             uri,
             content_type: Some(content_type::FRAMES),
+            authorization: self.authorization(),
             headers: &[],
             body: &body,
         };
@@ -640,9 +649,25 @@ impl NodeClient {
         }
         Ok((answer, results))
     }
+
+    /// A request without a body.
+    fn request<'a>(
+        &'a self,
+        uri: &'a str,
+        headers: &'a [(&'static str, String)],
+    ) -> Result<Request<'a>, AttemptError> {
+        Ok(Request {
+            authorization: self.authorization(),
+            ..get(uri, headers)?
+        })
+    }
+
+    fn authorization(&self) -> Option<&str> {
+        self.token.as_ref().map(Token::authorization)
+    }
 }
 
-/// A request without a body.
+/// A request without a body, of nobody.
 ///
 /// # Errors
 /// [`AttemptError::NotConnected`]: the path or a header has what would end it, and so could be taken for another
@@ -665,6 +690,7 @@ fn get<'a>(
         method: "GET",
         uri,
         content_type: None,
+        authorization: None,
         headers,
         body: b"",
     })

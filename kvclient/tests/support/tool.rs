@@ -46,6 +46,7 @@ impl Tool {
             .env_remove("KV_CA")
             .env_remove("KV_CERT")
             .env_remove("KV_KEY")
+            .env_remove("KV_TOKEN")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -24,7 +24,7 @@ pub use self::{
     failures::{Failures, Verdict},
     grant::{Denied, Grant, Need},
     scope::{Scope, ScopeSet},
-    tokens::{KnownToken, TokenFile, Tokens, read_private},
+    tokens::{KnownToken, TokenFile, Tokens},
 };
 
 /// Who has sent a request, as far as that matters.

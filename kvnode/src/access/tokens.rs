@@ -14,16 +14,13 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
-    io::Read,
     ops::Range,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
-use kvclient::rfc3339;
+use kvclient::{rfc3339, token::read_private};
 use serde::Deserialize;
 use subtle::ConditionallySelectable;
 use toml::Spanned;
@@ -33,9 +30,6 @@ use super::{
     grant::Grant,
     scope::{Scope, ScopeSet},
 };
-
-/// Largest file that is read: some ten thousand tokens.
-const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// A token that this node knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,31 +79,6 @@ impl TokenFile {
             path: path.to_owned(),
             tokens: Tokens::parse(&text, &file)?,
         })
-    }
-}
-
-/// The text of a file that nobody but its owner may read.
-///
-/// # Errors
-/// Why it is not read, and what to do.
-pub fn read_private(path: &Path) -> Result<String, String> {
-    let name = path.display();
-    let unreadable = |error| format!("{name}: cannot be read: {error}");
-    let file = File::open(path).map_err(unreadable)?;
-    // Of what was opened, not of what has the name by now.
-    let mode = file.metadata().map_err(unreadable)?.mode();
-    if mode & 0o077 != 0 {
-        return Err(format!(
-            "{name}: its mode is {:04o}, so others than its owner may use it; run: chmod 600 {name}",
-            mode & 0o7777
-        ));
-    }
-    let mut text = String::new();
-    let mut bounded = file.take(MAX_FILE_BYTES + 1);
-    let bytes = bounded.read_to_string(&mut text).map_err(unreadable)?;
-    match bytes as u64 > MAX_FILE_BYTES {
-        true => Err(format!("{name}: it is larger than {MAX_FILE_BYTES} bytes")),
-        false => Ok(text),
     }
 }
 

@@ -4,6 +4,7 @@
 //! before a file or socket is touched; a mistake is one message and exit code 2.
 
 mod args;
+mod credentials;
 mod error;
 mod listen;
 mod sizes;
@@ -18,21 +19,20 @@ use std::{
 use kvclient::{
     Scheme,
     shard_map::{Address, Role, Shard, ShardMap},
+    token::Token,
 };
 
 pub(crate) use self::listen::is_loopback;
-use self::listen::{Callers, check_exposure, listen_addresses};
 pub use self::{
     args::{Cli, LogFormat, Offline, ServeArgs, Settings},
     error::ConfigError,
     sizes::Sizes,
 };
-use crate::{
-    access::TokenFile,
-    marker::Order,
-    ownership::Place,
-    tls::{NodeTls, TlsFiles},
+use self::{
+    credentials::{Credentials, lets_in},
+    listen::{check_exposure, listen_addresses},
 };
+use crate::{access::TokenFile, marker::Order, ownership::Place, tls::NodeTls};
 
 /// What a node needs to run, all of it checked.
 #[derive(Debug, Clone)]
@@ -65,6 +65,8 @@ pub struct NodeConfig {
     pub tokens: Option<TokenFile>,
     /// Certificates; without them the node speaks in the clear.
     pub tls: Option<Arc<NodeTls>>,
+    /// Who this node is to others.
+    pub node_token: Option<Token>,
     /// What was said aloud about the lack of credentials.
     pub insecure_no_auth: bool,
 }
@@ -83,6 +85,14 @@ impl NodeConfig {
     /// How this node and all others of the map are spoken to.
     pub fn scheme(&self) -> Scheme {
         self.tls.as_ref().map_or(Scheme::Http, |_| Scheme::Https)
+    }
+
+    /// Whether other nodes that are given the same tokens would let this one in.
+    pub fn is_known_to_others(&self) -> bool {
+        match (&self.tokens, &self.node_token) {
+            (Some(tokens), Some(node)) => lets_in(tokens, node),
+            _ => true,
+        }
     }
 }
 
@@ -129,6 +139,7 @@ impl ServeArgs {
             tls_key: typed.tls_key.or(file.tls_key),
             tls_client_ca: typed.tls_client_ca.or(file.tls_client_ca),
             tls_ca: typed.tls_ca.or(file.tls_ca),
+            node_token_file: typed.node_token_file.or(file.node_token_file),
             insecure_no_auth: typed.insecure_no_auth.or(file.insecure_no_auth),
             log_format: typed.log_format.or(file.log_format),
             log_level: typed.log_level.or(file.log_level),
@@ -144,13 +155,10 @@ impl ServeArgs {
         let map = self.read_map()?;
         let address = self.own_address(&map)?;
         let place = Place::find(&map, &address).ok_or_else(|| not_in_map(&map, &address))?;
-        let insecure_no_auth = settings.insecure_no_auth.unwrap_or(false);
+        let credentials = Credentials::read(settings)?;
+        credentials.check_others(&map)?;
         let listen = listen_addresses(settings.listen.as_deref(), &address)?;
-        let tokens = tokens(settings.tokens.as_deref())?;
-        let tls = tls(settings)?.map(Arc::new);
-        let asks_certificates = tls.as_ref().is_some_and(|tls| tls.asks_callers());
-        let asked = tokens.is_some() || asks_certificates;
-        check_exposure(&listen, callers(asked, insecure_no_auth)?)?;
+        check_exposure(&listen, credentials.callers()?)?;
         let data = self
             .data
             .clone()
@@ -173,9 +181,10 @@ impl ServeArgs {
                 settings.max_connections.unwrap_or(4_096),
             )?,
             allow_get_writes: settings.allow_get_writes.unwrap_or(false),
-            tokens,
-            tls,
-            insecure_no_auth,
+            tokens: credentials.tokens,
+            node_token: credentials.node_token,
+            tls: credentials.tls,
+            insecure_no_auth: credentials.insecure_no_auth,
             map,
             address,
             place,
@@ -196,48 +205,6 @@ impl ServeArgs {
         text.parse()
             .map_err(|error| ConfigError::new(format!("--address: {error}")))
     }
-}
-
-fn tokens(path: Option<&Path>) -> Result<Option<TokenFile>, ConfigError> {
-    let read = |path| TokenFile::read(path).map_err(ConfigError::new);
-    path.map(read).transpose()
-}
-
-fn callers(asked: bool, insecure_no_auth: bool) -> Result<Callers, ConfigError> {
-    match (asked, insecure_no_auth) {
-        (true, false) => Ok(Callers::Asked),
-        (false, true) => Ok(Callers::TrustedAloud),
-        (false, false) => Ok(Callers::Trusted),
-        (true, true) => Err(ConfigError::new(
-            "--insecure-no-auth contradicts --tokens and --tls-client-ca; leave it out".into(),
-        )),
-    }
-}
-
-fn tls(settings: &Settings) -> Result<Option<NodeTls>, ConfigError> {
-    let (client_ca, ca) = (settings.tls_client_ca.clone(), settings.tls_ca.clone());
-    let missing = |what: &str| Err(ConfigError::new(format!("TLS also needs {what} FILE")));
-    let (certificate, key) = match (settings.tls_cert.clone(), settings.tls_key.clone()) {
-        (None, None) if client_ca.is_none() && ca.is_none() => return Ok(None),
-        (None, _) => return missing("--tls-cert"),
-        (_, None) => return missing("--tls-key"),
-        (Some(certificate), Some(key)) => (certificate, key),
-    };
-    let Some(ca) = ca.or_else(|| client_ca.clone()) else {
-        return missing(
-            "--tls-client-ca or, for a node that asks callers for no certificates, --tls-ca",
-        );
-    };
-    let files = TlsFiles {
-        certificate,
-        key,
-        client_ca,
-        ca,
-    };
-    let loaded = NodeTls::load(files);
-    loaded
-        .map(Some)
-        .map_err(|error| ConfigError::new(error.to_string()))
 }
 
 fn busy_poll(us: Option<u64>) -> Result<Duration, ConfigError> {

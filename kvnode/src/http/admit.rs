@@ -34,7 +34,7 @@ pub(super) async fn caller(
     path: Path,
     service: &Service,
 ) -> Result<Caller, HttpResponse> {
-    if faults::is_off(Guarantee::Tokens) {
+    if !service.admission.asks() || faults::is_off(Guarantee::Tokens) {
         return Ok(Caller::Anyone);
     }
     let need = path.need(request.method());

@@ -194,6 +194,7 @@ mod tests {
             allow_get_writes: false,
             tokens: None,
             tls: None,
+            node_token: None,
             insecure_no_auth: false,
         };
         node::start_on(config, vec![listener]).await.unwrap()

@@ -21,3 +21,4 @@ mod start;
 #[allow(dead_code, reason = "shared with the fault tests, which use the rest")]
 mod support;
 mod tls;
+mod tokens;

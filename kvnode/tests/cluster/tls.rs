@@ -27,6 +27,7 @@ use super::support::{
     eventually,
     http::curl,
     tls::{Certificates, NODE_NAMES, client, flags, node_client, ready, spawn, write_pair},
+    tokens::{Doors, Entry, text_of},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -151,6 +152,46 @@ async fn a_replica_whose_certificate_names_no_node_copies_nothing() {
     replica.stop().await;
     spawn(replica, &flags(cluster.dir(), "node"));
     ready(&asker, replica).await;
+}
+
+/// Nodes show each other certificates, clients bring tokens: what most clusters will want.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_enough_where_certificates_are_asked_for_and_counts_before_one() {
+    let cluster = Cluster::prepare(Shape::pair());
+    let certificates = Certificates::make(cluster.dir());
+    let reader = Entry::new("reader", &["read"]);
+    let doors = Doors::new(cluster.dir(), &[reader]);
+    // No token of their own: a certificate is what nodes have.
+    let mut flags = flags(cluster.dir(), "node");
+    flags.extend(["--tokens".to_owned(), doors.tokens.display().to_string()]);
+    for node in cluster.nodes() {
+        spawn(node, &flags);
+    }
+    let asker = node_client(certificates.tls());
+    for node in cluster.nodes() {
+        ready(&asker, node).await;
+    }
+    let on_both = PutOptions::new().ack(Ack::All);
+    let with_certificate = client(&cluster, certificates.tls());
+    with_certificate.put_with("a", "v", on_both).await.unwrap();
+    let map = || kvclient::shard_map::toml::parse(&cluster.map, "m").unwrap();
+    for tls in [certificates.authority.trusted(), certificates.tls()] {
+        let kv = Client::builder(map())
+            .tls(tls)
+            .token(text_of("reader").parse().unwrap());
+        let kv = kv.build().unwrap();
+        assert_eq!(kv.get("a").await.unwrap().as_deref(), Some(&b"v"[..]));
+        let error = kv.put("a", "w").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "a reader is one: {error}");
+    }
+    let nobody = Client::builder(map()).tls(certificates.authority.trusted());
+    let error = nobody.build().unwrap().get("a").await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("a client certificate, or a token"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

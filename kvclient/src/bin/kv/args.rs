@@ -13,6 +13,7 @@ use crate::{
     terms::{AckArgs, Who, duration},
     text::KeyFormat,
     tls::TlsArgs,
+    token::TokenCommand,
 };
 
 /// Reads and writes a sharded key-value store, and shows how it is doing.
@@ -51,6 +52,9 @@ pub(crate) struct ClusterArgs {
         action = ArgAction::Set
     )]
     pub(crate) node: Option<Vec<String>>,
+    /// Who you are, to nodes that ask: a token in a file of mode 0600 [env: KV_TOKEN, the token itself]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
     /// Longest time for an op, such as 500ms or 5s [default: 5s; watch: 1m without an answer]
     #[arg(long, value_name = "TIME", global = true, value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
@@ -152,6 +156,9 @@ pub(crate) enum Command {
     /// --clean-up removes them. Reads ask the primary, as all of kv, unless --consistency says otherwise. Ops that fail
     /// are counted by reason; the exit code is that of the worst of them, or 130 after Ctrl-C.
     Bench(BenchArgs),
+    /// Make tokens for nodes that ask who one is; needs no cluster
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Print a script that lets a shell complete what is typed
     ///
     /// bash: source <(kv completions bash). zsh: kv completions zsh > _kv, in a directory of $fpath. fish: kv
@@ -217,6 +224,7 @@ impl Command {
             | Self::Status
             | Self::Map
             | Self::Cert(_)
+            | Self::Token(_)
             | Self::Completions { .. } => None,
         }
     }

@@ -18,6 +18,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, Error,
     ExtendedKeyUsagePurpose as Purpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
+use rustls::pki_types::ServerName;
 
 use crate::{
     exit::Exit,
@@ -44,8 +45,15 @@ pub(crate) struct DevArgs {
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// Another name or IP address of a node; may be given several times [always: localhost, 127.0.0.1, ::1]
-    #[arg(long = "host", value_name = "NAME")]
+    #[arg(long = "host", value_name = "NAME", value_parser = host)]
     hosts: Vec<String>,
+}
+
+/// Takes what a node could be reached under.
+fn host(text: &str) -> Result<String, String> {
+    let name = ServerName::try_from(text);
+    name.map(|_| text.to_owned())
+        .map_err(|_| "not a host name or an IP address".to_owned())
 }
 
 /// What is made: name of the file, its text, and who may read it.

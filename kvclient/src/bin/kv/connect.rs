@@ -13,8 +13,8 @@ use std::{
 };
 
 use kvclient::{
-    CallHistory, Client, ClientBuilder, Consistency, ShardMap, node_client::NodeClientOptions,
-    shard_map::toml,
+    CallHistory, Client, ClientBuilder, Consistency, ShardMap, Token,
+    node_client::NodeClientOptions, shard_map::toml,
 };
 
 use crate::{
@@ -29,9 +29,9 @@ const DEFAULT_MAP: &str = "sharding.toml";
 pub(crate) struct Connected {
     pub(crate) kv: Client,
     pub(crate) seed: Seed,
-    pub(crate) timeout: Option<Duration>,
     /// How nodes are reached, and what they are shown.
     pub(crate) nodes: NodeClientOptions,
+    pub(crate) timeout: Option<Duration>,
     /// How new reads are.
     pub(crate) consistency: Consistency,
     history: Option<CallHistory>,
@@ -102,6 +102,7 @@ impl Connected {
         };
         let mut nodes = NodeClientOptions::default();
         nodes.tls = args.tls.read(|name| std::env::var_os(name))?;
+        nodes.token = token(args, |name| std::env::var_os(name))?;
         let builder = seed.builder(&nodes).await?.node_client(nodes.clone());
         let consistency = args.consistency.unwrap_or(default);
         let builder = builder.consistency(consistency);
@@ -120,8 +121,8 @@ impl Connected {
         Ok(Self {
             kv,
             seed,
-            timeout: args.timeout,
             nodes,
+            timeout: args.timeout,
             consistency,
             history,
             session_file,
@@ -138,6 +139,23 @@ impl Connected {
     pub(crate) fn history(&self) -> Option<String> {
         self.history.as_ref().map(ToString::to_string)
     }
+}
+
+/// A file counts before the variable. There is no flag for the token itself: everybody on a machine sees what was typed.
+fn token(
+    args: &ClusterArgs,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<Token>, Failure> {
+    if let Some(path) = &args.token_file {
+        let token = Token::from_file(path);
+        return token
+            .map(Some)
+            .map_err(|error| Failure::Usage(error.to_string()));
+    }
+    let token = variable("KV_TOKEN").filter(|token| !token.is_empty());
+    let parse = |token: OsString| token.to_string_lossy().trim().parse();
+    let wrong = |error| Failure::Usage(format!("KV_TOKEN: {error}"));
+    token.map(parse).transpose().map_err(wrong)
 }
 
 fn read_map(path: &Path) -> Result<ShardMap, Failure> {

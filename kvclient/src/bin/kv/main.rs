@@ -21,6 +21,7 @@ mod stop;
 mod terms;
 mod text;
 mod tls;
+mod token;
 mod watch;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -74,6 +75,7 @@ async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Completions { shell } => return completions(*shell, out),
         Command::Cert(command) => return cert::cert(command, out),
+        Command::Token(command) => return token::token(command, out),
         _ => {}
     }
     let connected = Connected::new(cli).await?;
@@ -115,6 +117,7 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Status => status::status(connected, out).await,
         Command::Map => map::map(connected, out).await,
         Command::Cert(command) => cert::cert(command, out),
+        Command::Token(command) => token::token(command, out),
         Command::Completions { shell } => completions(*shell, out),
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod oracle;
 pub(crate) mod ports;
 pub(crate) mod report;
 pub(crate) mod tls;
+pub(crate) mod tokens;
 pub(crate) mod writers;
 
 use std::{
