@@ -449,7 +449,7 @@ async fn mistakes_with_certificates_are_refused_at_the_start() {
                 &["--tls-client-ca", "ca.pem", "--insecure-no-auth"],
             ]
             .concat(),
-            "leave it out",
+            "leave one of them out",
         ),
     ] {
         let flags: Vec<String> = flags
