@@ -7,6 +7,9 @@
 # compiler. The node at HOST:PORT keeps its data in DATA/PORT and its log in DATA/PORT.log (DATA/HOST-PORT where
 # the map uses a port twice). Started again on the same DATA, it goes on with what is there.
 #
+# With KVNODE_TLS_CERT and its companions in the environment (kv cert dev makes certificates) the nodes speak TLS; curl
+# then trusts KVNODE_TLS_CA or KVNODE_TLS_CLIENT_CA, and shows the certificate of KV_CERT and KV_KEY, if they are set.
+#
 # Ctrl-C, SIGTERM and SIGHUP stop the processes started here, by process id, and nothing else: SIGTERM, then
 # SIGKILL for what still runs after 15 s. A node that dies meanwhile is reported; the others go on.
 #
@@ -27,6 +30,9 @@ addresses=()
 roles=()
 shards=()
 dirs=()
+# How nodes are spoken to, and what curl needs for it.
+scheme=http
+tls=()
 # One entry per node started: its process id, or 0 once it has ended.
 pids=()
 all_ready=no
@@ -56,6 +62,7 @@ main() {
     fi
     [ -x "$kvnode" ] || die 1 "$kvnode cannot be run"
 
+    choose_tls
     read_map "$kvnode" "$map"
     choose_dirs "$data"
     check_ports
@@ -131,6 +138,14 @@ choose_dirs() {
     done
 }
 
+choose_tls() {
+    [ -n "${KVNODE_TLS_CERT-}" ] || return 0
+    scheme=https
+    local trusted=${KVNODE_TLS_CA:-${KVNODE_TLS_CLIENT_CA-}}
+    [ -z "$trusted" ] || tls+=(--cacert "$trusted")
+    [ -z "${KV_CERT-}" ] || tls+=(--cert "$KV_CERT" --key "${KV_KEY-}")
+}
+
 # Free is a port where nobody takes a connection: curl's code 7.
 check_ports() {
     local address code
@@ -165,7 +180,7 @@ wait_until_ready() {
         while true; do
             has_ended "$i" && report_end "$i" && die 1 "not all nodes start; stopping the others"
             code=$(curl --silent --noproxy '*' --max-time 2 --output /dev/null --write-out '%{http_code}' \
-                "http://${addresses[i]}/readyz") || true
+                ${tls[@]+"${tls[@]}"} "$scheme://${addresses[i]}/readyz") || true
             [ "$code" = 200 ] && break
             if [ $SECONDS -ge $deadline ]; then
                 show_log "$i"
@@ -184,7 +199,8 @@ wait_until_ready() {
 }
 
 print_table() {
-    local i node=${addresses[0]}
+    local i node=$scheme://${addresses[0]} curl=curl
+    [ ${#tls[@]} = 0 ] || curl="curl ${tls[*]}"
     printf '\n%-24s %-8s %-12s %-8s %s\n' ADDRESS ROLE SHARD PID DATA
     for i in "${!addresses[@]}"; do
         printf '%-24s %-8s %-12s %-8s %s\n' "${addresses[i]}" "${roles[i]}" "${shards[i]}" "${pids[i]}" "${dirs[i]}"
@@ -193,11 +209,11 @@ print_table() {
 
 All ${#addresses[@]} nodes are ready. Any of them answers; -L follows to the shard that has the key:
 
-  curl -L 'http://$node/set?key=greeting&value=hello'
-  curl -L 'http://$node/get?key=greeting'
-  curl -L -X PUT --data-binary 'Ada' 'http://$node/kv/user:1'
-  curl -L 'http://$node/kv/user:1'
-  curl 'http://$node/route?key=user:1'
+  $curl -L '$node/set?key=greeting&value=hello'
+  $curl -L '$node/get?key=greeting'
+  $curl -L -X PUT --data-binary 'Ada' '$node/kv/user:1'
+  $curl -L '$node/kv/user:1'
+  $curl '$node/route?key=user:1'
 
 Ctrl-C stops the nodes; their data stays.
 TRY

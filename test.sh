@@ -272,12 +272,12 @@ documentation() {
 scripts() {
     local script
     for script in launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh tests/package.sh tests/licences.sh \
-        .ci/run; do
+        tests/tls.sh .ci/run; do
         check bash -n "$script"
     done
     if command -v shellcheck >/dev/null; then
         check shellcheck launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh tests/package.sh \
-            tests/licences.sh .ci/run
+            tests/licences.sh tests/tls.sh .ci/run
     else
         skip "shellcheck" "not installed"
     fi
@@ -297,6 +297,7 @@ cluster() {
     prefix=$(free_ports) || { check false "six free ports" && return; }
     sed "s/localhost:808/localhost:$prefix/" sharding.toml >"$map"
     refusals_before_start
+    check tests/tls.sh "$target/release/kv" "$map" "$scratch/tls"
     check start_cluster "$map"
     [ -n "$cluster_pid" ] || return 0
     check refuses 1 "port ${prefix}0 is in use" ./launch.sh "$map" "$scratch/other"

@@ -198,12 +198,19 @@ class Unavailable(NotApplied):
     """No node answered in time. Later it may."""
 
 
+class Denied(NotApplied):
+    """No rights: the token is missing, unknown or expired, or it lacks a scope or the key's prefix."""
+
+
 class PositionLost(NotApplied):
     """What this session had seen of a shard is gone for good. The session has dropped it; told once."""
 
 
 class Truncated(NotApplied):
     """The log no longer has what a watch would tell next: scan, then watch from now on."""
+
+
+_DENIED = {code: Denied for code in ("unauthorized", "forbidden", "forbidden_scope", "forbidden_key")}
 
 
 class ManyFailed(KvError):
@@ -446,6 +453,15 @@ def _whole(result: Result, action: str) -> Result:
     return result
 
 
+def tls(ca: str, cert: Optional[str] = None, key: Optional[str] = None) -> ssl.SSLContext:
+    """For `Client(context=...)`: trusts the authorities in a PEM file, and shows a certificate where one is given."""
+    context = ssl.create_default_context(cafile=ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if cert:
+        context.load_cert_chain(cert, key)
+    return context
+
+
 class _Wire:
     """Connections to nodes. No routing and no retry; the only place that knows sockets, TLS and the token."""
 
@@ -541,8 +557,8 @@ class Client:
 
     timeout          seconds for an op, all attempts and pauses included; at most 480
     attempt_timeout  seconds for one exchange with one node
-    token            sent as a bearer token, to the given addresses and the nodes of the map only
-    context          speaks TLS with it to all of them
+    token            who this client is: sent as a bearer token, to the given addresses and the nodes of the map only
+    context          speaks TLS with it to all of them, see `tls`
     """
 
     def __init__(self, nodes: Iterable[str], *, timeout: float = 5.0, attempt_timeout: float = 1.5, token: Optional[str] = None,
@@ -555,7 +571,11 @@ class Client:
             if "://" in node and not node.startswith(self._wire.scheme):
                 raise ValueError(f"{node}: this client speaks {self._wire.scheme}; for https give it a context")
         self._state = _State(self._wire, [node.split("://")[-1].rstrip("/") for node in nodes])
-        self._state.refresh(time.monotonic() + self.timeout, must=True)
+        try:
+            self._state.refresh(time.monotonic() + self.timeout, must=True)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Client:
         return self
@@ -930,7 +950,7 @@ class Client:
         code = result.error or f"status {result.status}"
         # What may have been applied before stays unknown, whatever a repeat is told: refusals are not remembered.
         kind = Unknown if op.unknown else {"precondition_failed": Conflict, "not_found": NotFound,
-                                           "position_lost": PositionLost}.get(code, NotApplied)
+                                           "position_lost": PositionLost, **_DENIED}.get(code, NotApplied)
         return kind(result.message, code, node, result.etag if code == "precondition_failed" else result.position)
 
 
@@ -1020,7 +1040,7 @@ class _State:
         known = list(current.nodes) if current else list(self._seeds)
         now = time.monotonic()
         known.sort(key=lambda node: (node != hint, self._away.get(node, 0) > now, random.random()))
-        problem = "no address was given"
+        problem, denied = "no address was given", False
         for node in known:
             left = until - time.monotonic()
             if left <= 0:
@@ -1035,10 +1055,12 @@ class _State:
                     if current is None or newer.version > current.version:
                         self.map = newer
                     return
-                problem = f"status {status}"
+                problem, denied = f"status {status}", denied or status in (401, 403)
             except (_NotSent, _Broken, ValueError, KeyError, TypeError, IndexError) as error:
                 problem = str(error)
             problem += f" (at {node})"
+        if current is None and denied:
+            raise Denied(f"no node gave the map to who has this token; last: {problem}", "unauthorized")
         if current is None:
             raise Unavailable(f"no node gave the map; last: {problem}")
 
@@ -1221,7 +1243,7 @@ class Watch:
         code = error.get("error", "")
         if status >= 500:
             raise _Broken(code)
-        kind = {"log_truncated": Truncated, "position_lost": PositionLost}.get(code, NotApplied)
+        kind = {"log_truncated": Truncated, "position_lost": PositionLost, **_DENIED}.get(code, NotApplied)
         raise kind(error.get("message", ""), code, node)
 
     @staticmethod
@@ -1247,9 +1269,15 @@ def _print(*parts: bytes) -> None:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    parser = argparse.ArgumentParser(description="A small client of the key-value store. Exit codes: 0, 1 absent, 2 failed.")
+    parser = argparse.ArgumentParser(description="A small client of the key-value store. A token is taken from KV_TOKEN. "
+                                                 "Exit codes: 0, 1 absent, 2 failed.")
     parser.add_argument("--node", required=True, metavar="HOST:PORT", action="append", help="any node of the cluster")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS")
+    for name, what in (("ca", "speak TLS, with nodes whose certificates are signed by these authorities"),
+                       ("cert", "certificate to show to them"), ("key", "its key")):
+        variable = "KV_" + name.upper()
+        parser.add_argument("--" + name, dest="tls_" + name, default=os.environ.get(variable) or None, metavar="FILE",
+                            help=f"{what} [env: {variable}]")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, given in (("get", ["key"]), ("put", ["key", "value"]), ("delete", ["key"]), ("incr", ["key", "delta"]),
                         ("touch", ["key", "ttl"]), ("persist", ["key"]), ("scan", ["prefix"]), ("watch", ["prefix"]),
@@ -1262,7 +1290,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
             command.add_argument("--if-absent", action="store_true")
     asked = parser.parse_args(arguments)
     try:
-        with Client(asked.node, timeout=asked.timeout) as kv:
+        context = tls(asked.tls_ca, asked.tls_cert, asked.tls_key) if asked.tls_ca else None
+        # Not from an argument: everybody on a machine sees those.
+        token = os.environ.get("KV_TOKEN") or None
+        with Client(asked.node, timeout=asked.timeout, token=token, context=context) as kv:
             return _command(kv, asked)
     except KvError as error:
         print(f"kv.py: {type(error).__name__}: {error}", file=sys.stderr)

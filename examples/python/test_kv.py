@@ -6,8 +6,10 @@ Starts nodes and stops them by their process ids; their data is in a temporary d
 reached through a proxy that cuts connections where a test wants it. Nothing waits a fixed time: conditions have deadlines.
 """
 import contextlib
+import hashlib
 import http.client
 import http.server
+import io
 import json
 import os
 import pathlib
@@ -29,7 +31,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import kv as client_module  # noqa: E402
-from kv import (Client, Conflict, ManyFailed, NotApplied, NotFound, Position, PositionLost, Session,  # noqa: E402
+from kv import (Client, Conflict, Denied, ManyFailed, NotApplied, NotFound, Position, PositionLost, Session,  # noqa: E402
                 Truncated, Unavailable, Unknown, hash_tag, slot_of, xxh3_64)
 
 ROOT = HERE.parent.parent
@@ -394,7 +396,7 @@ class AgainstScriptedNodes(unittest.TestCase):
                             "-out", pem + ".crt"], check=True, capture_output=True)
             server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             server.load_cert_chain(pem + ".crt", pem)
-            trusting = ssl.create_default_context(cafile=pem + ".crt")
+            trusting = client_module.tls(pem + ".crt")
             nodes = [FakeNode(answer, server), FakeNode(found, server)]
             own.extend(node.address for node in nodes)
             with nodes[0], nodes[1]:
@@ -402,6 +404,18 @@ class AgainstScriptedNodes(unittest.TestCase):
                     self.assertEqual(kv.map.shard_of(b"a").idx, 0)
                     self.assertEqual(kv.get("a"), b"x")
                     self.assertEqual(nodes[1].seen[-1][2].get("Authorization"), "Bearer secret")
+                # Who asks for a certificate is shown one.
+                server.load_verify_locations(pem + ".crt")
+                server.verify_mode = ssl.CERT_REQUIRED
+                with Client([own[0]], context=client_module.tls(pem + ".crt", pem + ".crt", pem)) as kv:
+                    self.assertEqual(kv.get("a"), b"x")
+                self.assertRaises(Unavailable, Client, [own[0]], context=trusting, timeout=0.5)
+                shown = io.BytesIO()
+                with unittest.mock.patch("sys.stdout", unittest.mock.Mock(buffer=shown)):
+                    self.assertEqual(client_module.main(["--node", f"https://{own[0]}", "--ca", pem + ".crt", "--cert", pem + ".crt",
+                                                         "--key", pem, "get", "a"]), 0)
+                self.assertEqual(shown.getvalue(), b"x")
+                server.verify_mode = ssl.CERT_NONE
                 scheme[0] = "http"
                 nodes[0].seen.clear()
                 with Client([own[0]], context=trusting) as kv, self.assertRaises(NotApplied) as raised:
@@ -1050,6 +1064,74 @@ class WithCluster(unittest.TestCase):
         self.assertEqual(run("scan", "shell:"), (0, b"shell:1\tAda\n"))
         self.assertEqual(run("incr", "shell:2", "-3"), (0, b"-3\n"))
         self.assertEqual(run("delete", "shell:1"), (0, b""))
+
+
+class WithTokens(unittest.TestCase):
+    """Against a node that asks who one is."""
+
+    SCOPES = {"reader": ["read"], "app": ["read", "write"]}
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory(prefix="kv-python-")
+        self.addCleanup(directory.cleanup)
+        root = pathlib.Path(directory.name)
+        self.node = f"127.0.0.1:{free_port()}"
+        (root / "map.toml").write_text(f'[[shards]]\nname = "all"\nidx = 0\naddress = "{self.node}"\n')
+        tokens = root / "tokens.toml"
+        tokens.touch(mode=0o600)
+        tokens.write_text("".join(
+            f'[[tokens]]\nname = "{name}"\nsha256 = "{hashlib.sha256(self.token(name).encode()).hexdigest()}"\n'
+            f'scopes = {json.dumps(scopes)}\n' for name, scopes in self.SCOPES.items()))
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("KVNODE_")}
+        process = subprocess.Popen(
+            [NODE, "--config", str(root / "map.toml"), "--address", self.node, "--data", str(root / "data"), "--workers", "1",
+             "--log-segment-size", "8MiB", "--tokens", str(tokens)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env=plain)
+        self.addCleanup(process.wait, 15)
+        self.addCleanup(process.terminate)
+
+        def is_ready() -> bool:
+            try:
+                return ask(self.node, "GET", "/readyz").status == 200
+            except OSError:
+                return False
+        wait_for("the node is ready", is_ready)
+
+    @staticmethod
+    def token(name: str) -> str:
+        return f"kv_{name}-in-python"
+
+    def test_who_has_a_token_may_do_what_it_says(self) -> None:
+        with Client([self.node], token=self.token("app")) as kv:
+            kv.put("a", "1")
+            self.assertEqual(kv.incr("n", 2), 2)
+            self.assertEqual(kv.get_many(["a", "b"]), {b"a": b"1", b"b": None})
+            self.assertEqual([entry.key for entry in kv.scan()], [b"a", b"n"])
+        with Client([self.node], token=self.token("reader")) as kv:
+            self.assertEqual(kv.get("a"), b"1")
+            with self.assertRaises(Denied) as raised:
+                kv.put("a", "2")
+            self.assertEqual(raised.exception.code, "forbidden_scope")
+            self.assertEqual(kv.get("a"), b"1")
+
+    def test_who_has_none_is_told_so(self) -> None:
+        for token in (None, self.token("nobody")):
+            begun = time.monotonic()
+            with self.assertRaises(Denied) as raised:
+                Client([self.node], token=token)
+            self.assertEqual(raised.exception.code, "unauthorized")
+            self.assertLess(time.monotonic() - begun, 4)
+            self.assertNotIn("nobody", str(raised.exception))
+
+    def test_the_command_line_takes_it_from_the_environment(self) -> None:
+        def run(*arguments: str, **more: str) -> Tuple[int, bytes]:
+            plain = {name: value for name, value in os.environ.items() if name != "KV_TOKEN"}
+            done = subprocess.run([sys.executable, str(HERE / "kv.py"), "--node", self.node, *arguments], env={**plain, **more},
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20)
+            return done.returncode, done.stdout
+        self.assertEqual(run("put", "a", "1", KV_TOKEN=self.token("app"))[0], 0)
+        self.assertEqual(run("get", "a", KV_TOKEN=self.token("reader")), (0, b"1"))
+        self.assertEqual(run("get", "a")[0], 2)
 
 
 if __name__ == "__main__":

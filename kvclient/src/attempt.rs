@@ -6,6 +6,7 @@
 
 use crate::{
     position::Position,
+    scheme::Scheme,
     shard_map::Address,
     wire::{
         batch::OpResult,
@@ -157,14 +158,15 @@ impl AttemptError {
         }
     }
 
-    /// Reads the refusal of a whole request: status, body, and headers by name.
+    /// Reads the refusal of a whole request: how the node was spoken to, status, body, and headers by name.
     pub(crate) fn from_http<'a>(
+        scheme: Scheme,
         status: u16,
         body: &[u8],
         header: impl Fn(&str) -> Option<&'a str>,
     ) -> Self {
         use crate::wire::header as name;
-        let target = header("location").and_then(redirect::target);
+        let target = header("location").and_then(|location| redirect::target(scheme, location));
         if (300..=399).contains(&status) {
             return Self::Redirected { target };
         }
@@ -210,6 +212,7 @@ mod tests {
             _ => None,
         };
         AttemptError::from_http(
+            Scheme::Http,
             status,
             br#"{"error":"not_ready","message":"starts"}"#,
             header,
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_refusal_of_another_program_proves_nothing() {
-        let error = AttemptError::from_http(404, b"<html>no such page", |_| None);
+        let error = AttemptError::from_http(Scheme::Http, 404, b"<html>no such page", |_| None);
         assert!(matches!(error, AttemptError::Undecodable(_)));
         assert_eq!(error.outcome(), Outcome::Unknown);
     }
@@ -258,10 +261,11 @@ mod tests {
     #[test]
     fn a_redirect_names_its_node() {
         let header = |name: &str| (name == "location").then_some("http://h:1/kv/a");
-        let error = AttemptError::from_http(307, b"", header);
-        assert_eq!(
-            error.target().map(Address::to_string).as_deref(),
-            Some("h:1")
-        );
+        let target = |scheme| {
+            let error = AttemptError::from_http(scheme, 307, b"", header);
+            error.target().map(Address::to_string)
+        };
+        assert_eq!(target(Scheme::Http).as_deref(), Some("h:1"));
+        assert_eq!(target(Scheme::Https), None);
     }
 }

@@ -9,7 +9,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use crate::{
     attempt::AttemptError,
     client::Client,
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, classify},
     intent::LONGEST,
     node_client::{NodeClient, NodeClientOptions},
     options::{ClientOptions, Hedging, Identity},
@@ -17,7 +17,10 @@ use crate::{
     refresh::Refresher,
     router::Router,
     routes::Origin,
+    scheme::Scheme,
     shard_map::{Address, AddressError, ShardMap, toml},
+    tls::Tls,
+    token::Token,
     wire::batch::Ack,
 };
 
@@ -49,7 +52,7 @@ impl Client {
     }
 
     /// A client for the cluster that these nodes belong to (`http://host:port` or `host:port`). They are asked for
-    /// the map in turn until one answers.
+    /// the map in turn until one answers. For nodes with TLS see [`ClientBuilder::connect_with`].
     ///
     /// ```no_run
     /// # async fn example() -> kvclient::Result<()> {
@@ -122,6 +125,7 @@ impl Client {
 ///     .batches_in_flight(2)
 ///     .alone_bytes(16 << 10)
 ///     .node_client(nodes)
+///     .token("kv_n5XZ0s".parse()?) // who this client is, to nodes that ask
 ///     .build()?;
 /// assert_eq!(kv.map().shards().len(), 1);
 /// # Ok(())
@@ -197,12 +201,43 @@ impl ClientBuilder {
     /// # Cancel safety
     /// Nothing is changed by it.
     pub async fn connect<S: AsRef<str>>(seeds: impl IntoIterator<Item = S>) -> Result<Self> {
-        let options = ClientOptions::default();
+        Self::connect_with(seeds, NodeClientOptions::default()).await
+    }
+
+    /// As [`Self::connect`], with settings that the first question needs already: nodes with TLS
+    /// (`https://host:port`, or `host:port`) are asked through it. The settings are kept, as by [`Self::node_client`].
+    ///
+    /// ```no_run
+    /// # async fn example() -> kvclient::Result<()> {
+    /// use kvclient::{ClientBuilder, Tls, node_client::NodeClientOptions};
+    ///
+    /// let mut nodes = NodeClientOptions::default();
+    /// nodes.tls = Some(Tls::trusting_file("ca.pem")?);
+    /// let kv = ClientBuilder::connect_with(["https://db.example:8080"], nodes).await?.build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::connect`]. [`ErrorKind::Invalid`] also for a seed of the other scheme; [`ErrorKind::Denied`]: a node
+    /// that answered wants another token.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed by it.
+    pub async fn connect_with<S: AsRef<str>>(
+        seeds: impl IntoIterator<Item = S>,
+        settings: NodeClientOptions,
+    ) -> Result<Self> {
+        let scheme = settings.scheme();
+        let options = ClientOptions {
+            nodes: settings,
+            ..ClientOptions::default()
+        };
         let nodes = NodeClient::new(options.nodes.clone())?;
         let mut failed = Error::new(ErrorKind::Invalid, "connect").with_source("no node is named");
         let seeds: Vec<Address> = seeds
             .into_iter()
-            .map(|seed| seed_address(seed.as_ref()))
+            .map(|seed| seed_address(scheme, seed.as_ref()))
             .collect::<Result<_, _>>()
             .map_err(|error| Error::new(ErrorKind::Invalid, "connect").with_source(error))?;
         for seed in seeds {
@@ -219,7 +254,11 @@ impl ClientBuilder {
                     });
                 }
                 Err(error) => {
-                    failed = Error::new(ErrorKind::Unavailable, "connect")
+                    let kind = match classify(&error).0 {
+                        ErrorKind::Denied => ErrorKind::Denied,
+                        _ => ErrorKind::Unavailable,
+                    };
+                    failed = Error::new(kind, "connect")
                         .with_node(seed)
                         .with_source(error);
                 }
@@ -339,10 +378,36 @@ impl ClientBuilder {
         self
     }
 
-    /// How nodes are reached: time to connect, idle connections. Default: 500 ms, and 16 a node for 20 s; the reasons
-    /// stand at [`NodeClientOptions`].
-    pub fn node_client(mut self, options: NodeClientOptions) -> Self {
+    /// How nodes are reached: time to connect, idle connections, the token. Default: 500 ms, 16 a node for 20 s, none;
+    /// the reasons stand at [`NodeClientOptions`].
+    pub fn node_client(mut self, mut options: NodeClientOptions) -> Self {
+        // Given before, it is not taken back by settings that say nothing of it.
+        options.token = options.token.or(self.options.nodes.token.take());
+        options.tls = options.tls.or(self.options.nodes.tls.take());
         self.options.nodes = options;
+        self
+    }
+
+    /// Speaks to nodes through TLS only: whom to trust, and who to be. Default: in the clear.
+    ///
+    /// ```no_run
+    /// # fn main() -> kvclient::Result<()> {
+    /// use kvclient::{ClientBuilder, Tls};
+    ///
+    /// let tls = Tls::trusting_file("ca.pem")?;
+    /// let kv = ClientBuilder::from_file("sharding.toml")?.tls(tls).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.options.nodes.tls = Some(tls);
+        self
+    }
+
+    /// Who this client is, to nodes that ask for it: sent to the nodes of the map with every request, and to nobody else.
+    /// Default none.
+    pub fn token(mut self, token: Token) -> Self {
+        self.options.nodes.token = Some(token);
         self
     }
 
@@ -362,7 +427,7 @@ impl ClientBuilder {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the HTTP library cannot be set up on this machine.
+    /// None today; settings that contradict each other would be one.
     pub fn build(self) -> Result<Client> {
         let nodes = NodeClient::new(self.options.nodes.clone())?;
         let refresher = Refresher::new(self.map, self.origin, nodes, &self.options);
@@ -370,9 +435,31 @@ impl ClientBuilder {
     }
 }
 
-fn seed_address(seed: &str) -> Result<Address, AddressError> {
-    let address = seed.strip_prefix("http://").unwrap_or(seed);
-    address.strip_suffix('/').unwrap_or(address).parse()
+fn seed_address(scheme: Scheme, seed: &str) -> Result<Address, SeedError> {
+    let address = match (scheme, scheme.strip(seed)) {
+        (_, Some(address)) => address,
+        (Scheme::Http, None) if seed.starts_with("https://") => {
+            return Err(SeedError::Untrusted(seed.to_owned()));
+        }
+        (Scheme::Https, None) if seed.starts_with("http://") => {
+            return Err(SeedError::InTheClear(seed.to_owned()));
+        }
+        _ => seed,
+    };
+    Ok(address.strip_suffix('/').unwrap_or(address).parse()?)
+}
+
+/// Why a node cannot be asked for the map.
+#[derive(Debug, thiserror::Error)]
+enum SeedError {
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error(
+        "{0}: for TLS it must be said whose certificates are trusted (`Tls`; of the tool: --ca FILE)"
+    )]
+    Untrusted(String),
+    #[error("{0}: this client speaks TLS only, and would be in the clear there; write https://")]
+    InTheClear(String),
 }
 
 #[cfg(test)]
@@ -381,11 +468,26 @@ mod tests {
 
     #[test]
     fn seeds_are_urls_or_addresses() {
-        for seed in ["h:1", "http://h:1", "http://h:1/"] {
-            assert_eq!(seed_address(seed).expect("an address").to_string(), "h:1");
+        use Scheme::{Http, Https};
+        for (scheme, seed) in [
+            (Http, "h:1"),
+            (Http, "http://h:1"),
+            (Http, "http://h:1/"),
+            (Https, "h:1"),
+            (Https, "https://h:1/"),
+        ] {
+            let address = seed_address(scheme, seed).expect("an address");
+            assert_eq!(address.to_string(), "h:1");
         }
-        for bad in ["https://h:1", "http://h", "http://h:1/kv", ""] {
-            assert!(seed_address(bad).is_err(), "{bad}");
+        for (scheme, bad) in [
+            (Http, "https://h:1"),
+            (Http, "http://h"),
+            (Http, "http://h:1/kv"),
+            (Http, ""),
+            (Https, "http://h:1"),
+            (Https, "https://h"),
+        ] {
+            assert!(seed_address(scheme, bad).is_err(), "{scheme} {bad}");
         }
     }
 }

@@ -129,6 +129,8 @@ pub mod rfc3339;
 pub mod session;
 pub mod shard_map;
 pub mod slot;
+pub mod tls;
+pub mod token;
 pub mod wire;
 
 mod atomic;
@@ -152,6 +154,7 @@ mod request_ids;
 mod router;
 mod routes;
 mod scan;
+mod scheme;
 mod shard_reader;
 mod stats;
 mod update;
@@ -172,9 +175,12 @@ pub use crate::{
     policy::Consistency,
     position::Position,
     scan::{Scan, ScannedEntry},
+    scheme::Scheme,
     session::Session,
     shard_map::{Address, ShardMap},
     stats::{NodeStats, Stats},
+    tls::Tls,
+    token::Token,
     watch::{Change, Event, Watch},
     wire::batch::Ack,
 };

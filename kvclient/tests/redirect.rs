@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use kvclient::{Client, ErrorKind, GetOptions, Outcome, PutOptions};
+use kvclient::{Client, ErrorKind, GetOptions, Outcome, PutOptions, Scheme};
 use support::{
     Cluster, FakeNode, Reply, found, key_of, map, redirect, refused, stored, wait_until,
 };
@@ -243,7 +243,7 @@ async fn a_client_can_start_from_any_node() {
     let gone = FakeNode::reserve();
     cluster.primary(1).set_map(&cluster.map(3));
     let seeds = [
-        gone.address.to_url(),
+        gone.address.to_url(Scheme::Http),
         cluster.primary(1).address.to_string(),
     ];
     let kv = Client::connect(seeds).await.unwrap();

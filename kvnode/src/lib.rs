@@ -2,6 +2,7 @@
 //!
 //! [`node::start`] runs one from a [`config::NodeConfig`]; the program `kvnode` is arguments and signals around it.
 
+pub mod access;
 pub mod acknowledge;
 pub mod atomic;
 mod begun;
@@ -42,4 +43,5 @@ pub mod store;
 pub mod supervisor;
 pub mod sweeper;
 pub mod timing;
+pub mod tls;
 pub mod vitals;

@@ -5,7 +5,7 @@
 use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use kvclient::shard_map::ShardMap;
+use kvclient::{rfc3339, shard_map::ShardMap};
 use kvnode::{
     compact::{self, CompactError},
     config::{Cli, ConfigError, NodeConfig, Offline, ServeArgs},
@@ -22,6 +22,12 @@ const BAD_CONFIGURATION: u8 = 2;
 const DATA_REFUSED: u8 = 3;
 const IN_USE: u8 = 4;
 const STORAGE_FAILED: u8 = 5;
+
+/// How often a person who reads the log is told of what should not stay as it is.
+const REMIND_EVERY: Duration = Duration::from_secs(3_600);
+
+/// How often certificates are looked at that end.
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// How often a service manager hears how the node is doing, if that has changed.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -83,9 +89,10 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
         config.role(),
         config.address.clone(),
     );
-    if config.insecure_no_auth {
+    if !config.is_known_to_others() {
         tracing::warn!(
-            "--insecure-no-auth: whoever reaches this node can read and change everything"
+            "the token of --node-token-file is not in --tokens with the scope replicate: nodes with the same file will \
+             refuse it"
         );
     }
     if let Some(faults) = kvclient::faults::asked() {
@@ -108,6 +115,8 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
     tracing::info!(%address, %role, shard, "serves");
     supervisor.serves();
     let mut ticks = tokio::time::interval(TELL_EVERY);
+    let mut reminders = tokio::time::interval(REMIND_EVERY);
+    let mut days = tokio::time::interval(DAY);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -115,12 +124,16 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
             _ = hangup.recv() => {
                 let args = Cli::parse().serve;
                 reload_map(&node, &args);
+                reload_tokens(&node);
+                reload_certificates(&node);
                 reload_level(&mut logging, &args);
             }
             _ = ticks.tick() => {
                 let how = node.service.ready().err();
                 supervisor.is_doing(how.as_deref().unwrap_or("ready"));
             }
+            _ = reminders.tick() => remind(&node),
+            _ = days.tick() => remind_of_certificates(&node),
             why = node.failed() => {
                 fail(STORAGE_FAILED, &why);
                 // What the disk holds is not certain any more, and a thread may hang in it: nothing is closed in
@@ -136,6 +149,18 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
     }
 }
 
+/// At start and each hour.
+fn remind(node: &RunningNode) {
+    if node.service.config.insecure_no_auth {
+        tracing::warn!(
+            "--insecure-no-auth: whoever reaches this node can read and change everything"
+        );
+    }
+    if let Some(why) = node.service.admission.trouble() {
+        tracing::error!(%why, "the tokens in force are not those of the file");
+    }
+}
+
 fn reload_map(node: &RunningNode, args: &ServeArgs) {
     let map = args.read_map().map_err(|error| error.to_string());
     match map.and_then(|map| node.service.reload(map)) {
@@ -143,6 +168,40 @@ fn reload_map(node: &RunningNode, args: &ServeArgs) {
         Err(why) => {
             tracing::error!(%why, "the shard map is not reloaded; the old one stays in force")
         }
+    }
+}
+
+fn reload_tokens(node: &RunningNode) {
+    match node.service.admission.reload() {
+        Ok(Some(count)) => tracing::info!(count, "the tokens are reloaded"),
+        Ok(None) => {}
+        Err(why) => {
+            tracing::error!(%why, "the tokens are not reloaded; the old ones stay in force")
+        }
+    }
+}
+
+fn reload_certificates(node: &RunningNode) {
+    let Some(tls) = &node.service.config.tls else {
+        return;
+    };
+    match tls.reload() {
+        Ok(expires) => {
+            let expires = rfc3339::format(expires);
+            tracing::info!(expires, "the certificates are reloaded");
+            remind_of_certificates(node);
+        }
+        Err(why) => {
+            tracing::error!(%why, "the certificates are not reloaded; the old ones stay in force")
+        }
+    }
+}
+
+/// At start, each day, and when they are reloaded.
+fn remind_of_certificates(node: &RunningNode) {
+    let tls = node.service.config.tls.as_ref();
+    if let Some(why) = tls.and_then(|tls| tls.trouble()) {
+        tracing::warn!(%why, "certificates");
     }
 }
 

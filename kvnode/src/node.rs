@@ -27,6 +27,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::{Admission, Certificates},
     clock::ShardClock,
     config::NodeConfig,
     data_dir::DataDir,
@@ -70,6 +71,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Time for a request's head.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
+
+/// Time for the handshake of a connection with TLS.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Connections where a test switches their bound off.
 const ANY_NUMBER: usize = 1 << 20;
@@ -146,7 +150,9 @@ pub async fn start_on(
     let dir = DataDir::open(&config.data, config.shard(), config.role(), config.order)?;
     let (failure_sender, failures) = mpsc::channel(8);
     let (fence_sender, fences) = mpsc::channel(8);
+    let nodes = towards_nodes(&config);
     let service = Arc::new(Service {
+        admission: Admission::new(config.tokens.clone(), certificates(&config)),
         node_id: dir.node_id(),
         map: ArcSwap::from_pointee(config.map.clone()),
         map_conflict: ArcSwapOption::empty(),
@@ -161,7 +167,7 @@ pub async fn start_on(
         started_at: SystemTime::now(),
         stopping: CancellationToken::new(),
         no_more_acks: CancellationToken::new(),
-        client: NodeClient::new(NodeClientOptions::default())?,
+        client: NodeClient::new(nodes)?,
         fences: fence_sender,
         config,
     });
@@ -431,6 +437,22 @@ impl RunningNode {
     }
 }
 
+/// Whether callers are asked for certificates.
+fn certificates(config: &NodeConfig) -> Certificates {
+    match &config.tls {
+        Some(tls) if tls.asks_callers() => Certificates::Asked,
+        _ => Certificates::NotAsked,
+    }
+}
+
+/// How this node asks others.
+fn towards_nodes(config: &NodeConfig) -> NodeClientOptions {
+    let mut options = NodeClientOptions::default();
+    options.token = config.node_token.clone();
+    options.tls = config.tls.as_ref().map(|tls| tls.towards_nodes());
+    options
+}
+
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
     let bind = |&address: &SocketAddr| {
         TcpListener::bind(address).map_err(|error| StartError::Bind { address, error })
@@ -464,11 +486,15 @@ fn serve(
             .app_data(cluster_status.clone())
             .configure(http::configure)
     })
-    .on_connect(move |_, kept| {
+    .on_connect(move |connection, kept| {
         kept.insert(counted.metrics.opened_connection());
+        http::keep_peer(connection, kept);
     })
     .workers(config.workers)
     .max_connections(connections.div_ceil(config.workers))
+    // Handshakes that hang hold up no others; there are never more of them than connections.
+    .max_connection_rate(connections.div_ceil(config.workers))
+    .tls_handshake_timeout(HANDSHAKE_WITHIN)
     .keep_alive(KEEP_ALIVE)
     .client_request_timeout(head_within)
     .h1_allow_half_closed(false)
@@ -479,7 +505,10 @@ fn serve(
     for listener in listeners {
         listener.set_nonblocking(true)?;
         stalled::end_stalled(&listener)?;
-        server = server.listen(listener)?;
+        server = match &config.tls {
+            None => server.listen(listener)?,
+            Some(tls) => server.listen_rustls_0_23(listener, tls.server_config())?,
+        };
     }
     let addresses = server.addrs();
     let server = server.run();

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::Admission,
     acknowledge::Acknowledge,
     clock::ShardClock,
     commit::read_result,
@@ -45,6 +46,8 @@ use crate::{
 pub struct Service {
     /// The node's configuration, as it started.
     pub config: NodeConfig,
+    /// Who may do what.
+    pub admission: Admission,
     /// Random id of the data directory.
     pub node_id: u64,
     /// The map in force.

@@ -75,6 +75,12 @@ pub struct NodeStatus {
     pub uptime_seconds: u64,
     /// Version of kvnode.
     pub version: String,
+    /// How many tokens it knows; absent if it asks nobody who he is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
+    /// Why the tokens in force are not those of the file; absent if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_trouble: Option<String>,
     /// Whether it listens beyond loopback without credentials.
     pub insecure_no_auth: bool,
     /// Its machine.
@@ -192,6 +198,8 @@ impl Service {
             replicas: replicas.collect(),
             uptime_seconds: self.started.elapsed().as_secs(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            tokens: self.admission.tokens().map(|tokens| tokens.len()),
+            tokens_trouble: self.admission.trouble(),
             insecure_no_auth: self.config.insecure_no_auth,
             machine: MachineStatus::look(&self.config.data),
             settings: SettingsStatus::of(&self.config),

@@ -12,6 +12,12 @@ use std::{
 /// Every file, each below all that it imports. A folder's own name stands for its `mod.rs`, the facade over it.
 const ORDER: &[&str] = &[
     // What knows nothing of this crate.
+    "access/digest",
+    "access/failures",
+    "access/scope",
+    "access/grant",
+    "access/tokens",
+    "access",
     "json",
     "clock",
     "hashing",
@@ -33,9 +39,15 @@ const ORDER: &[&str] = &[
     "durable",
     "marker",
     "data_dir",
+    "tls/expiry",
+    "tls/files",
+    "tls/current",
+    "tls/names",
+    "tls",
     "config/error",
     "config/listen",
     "config/args",
+    "config/credentials",
     "config/sizes",
     "config",
     "machine",
@@ -145,6 +157,10 @@ const ORDER: &[&str] = &[
     "http/awake",
     "http/body",
     "http/answer",
+    "http/page",
+    "http/path",
+    "http/peer",
+    "http/admit",
     "http/unread",
     "http/slow",
     "http/lines",
@@ -164,7 +180,6 @@ const ORDER: &[&str] = &[
     "http/metrics/process",
     "http/metrics",
     "http/openapi",
-    "http/page",
     "http/scan",
     "http/sums",
     "http/watch",
@@ -182,10 +197,11 @@ const ORDER: &[&str] = &[
 const CONFINED: &[(&str, &[&str])] = &[
     ("heed", &["store/"]),
     ("actix_web", &["http", "node"]),
+    ("actix_tls", &["http/peer"]),
     ("actix_http", &["http", "node"]),
     ("actix_rt", &[]),
-    // kvclient's node_client is the only file that knows it.
     ("reqwest", &[]),
+    ("rustls", &["tls", "http/peer"]),
 ];
 
 #[test]

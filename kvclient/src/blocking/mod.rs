@@ -37,6 +37,7 @@ use crate::{
     builder::ClientBuilder,
     entry::{Entry, Route, Written},
     error::Result,
+    node_client::NodeClientOptions,
     options::{DeleteOptions, GetOptions, PutOptions},
     scan::ScannedEntry,
     session::Session,
@@ -102,10 +103,33 @@ impl Client {
     /// # Errors
     /// As that, and as [`Self::from_file`].
     pub fn connect<S: AsRef<str>>(seeds: impl IntoIterator<Item = S>) -> Result<Self> {
+        Self::connect_with(seeds, NodeClientOptions::default())
+    }
+
+    /// The same for nodes that are to be shown a token, as [`ClientBuilder::connect_with`].
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kvclient::{blocking::Client, node_client::NodeClientOptions};
+    ///
+    /// let mut nodes = NodeClientOptions::default();
+    /// nodes.token = Some(std::env::var("KV_TOKEN")?.parse()?);
+    /// let kv = Client::connect_with(["localhost:8080"], nodes)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As that, and as [`Self::from_file`].
+    pub fn connect_with<S: AsRef<str>>(
+        seeds: impl IntoIterator<Item = S>,
+        nodes: NodeClientOptions,
+    ) -> Result<Self> {
         let seeds = seeds.into_iter().map(|seed| seed.as_ref().to_owned());
         let seeds: Vec<String> = seeds.collect();
         let runtime = Runtime::start()?;
-        let client = runtime.run(async move { crate::Client::connect(seeds).await })??;
+        let connecting = async move { ClientBuilder::connect_with(seeds, nodes).await?.build() };
+        let client = runtime.run(connecting)??;
         Ok(Self {
             client,
             runtime: Arc::new(runtime),

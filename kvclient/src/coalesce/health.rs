@@ -249,6 +249,7 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scheme::Scheme;
 
     const SILENT: Finding = Finding::Silent(Duration::from_millis(500));
 
@@ -331,7 +332,12 @@ mod tests {
         let of = |error| Finding::of(&Err::<(), _>(error), took);
         let refused = |status: u16, code: &str| {
             let body = format!(r#"{{"error":"{code}","message":"m"}}"#);
-            of(AttemptError::from_http(status, body.as_bytes(), |_| None))
+            of(AttemptError::from_http(
+                Scheme::Http,
+                status,
+                body.as_bytes(),
+                |_| None,
+            ))
         };
         assert_eq!(Finding::of(&Ok(()), took), Finding::Answers);
         assert_eq!(of(AttemptError::NotSent), Finding::Nothing);

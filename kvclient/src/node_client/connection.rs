@@ -4,15 +4,12 @@
 //!
 //! Invariant: a connection is used again only after an exchange that ended where both sides say it ended, and nothing
 //! has come since. Who uses it owns it: dropped half way, it is closed.
-//!
-//! A request counts as not sent only if the kernel took none of its bytes.
 
-use std::{io, mem::MaybeUninit, pin::Pin, time::Duration};
+use std::{io, pin::Pin, time::Duration};
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, lookup_host},
     runtime::{self, Handle},
     select,
@@ -21,29 +18,11 @@ use tokio::{
 
 use super::{
     answer::Answer,
-    chunked::Chunked,
-    head::{AnswerHead, BodyLength, Headers, Request},
+    exchange::{Begun, Failure, Rest, Wire},
+    head::Request,
+    transport::Transport,
 };
-use crate::{attempt::AttemptError, shard_map::Address};
-
-/// Bytes of an answer that are read at once, and most bytes of its head. A batch of 250 values of 100 bytes.
-const BUFFER_BYTES: usize = 64 << 10;
-
-/// Bytes of a body that are copied to stand behind the head, so that both leave in one write.
-const JOINED_BYTES: usize = 64 << 10;
-
-/// For so long after an exchange the runtime's word that nothing has come is taken; later the kernel is asked, since
-/// a runtime that was busy meanwhile has not looked.
-const TRUSTED: Duration = Duration::from_millis(1);
-
-/// How far an exchange got that brought no answer.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The kernel took no byte of it.
-    NothingSent(String),
-    /// Some of it may have arrived.
-    Sent(AttemptError),
-}
+use crate::{attempt::AttemptError, scheme::Scheme, shard_map::Address, tls::Tls};
 
 /// An open connection with nothing under way.
 #[derive(Debug)]
@@ -55,35 +34,26 @@ pub(super) struct Connection {
     made_on: runtime::Id,
 }
 
-#[derive(Debug)]
-struct Wire {
-    stream: TcpStream,
-    /// A request's head and the beginning of its body.
-    outgoing: Vec<u8>,
-    /// What has arrived and was not taken yet, at most [`BUFFER_BYTES`].
-    incoming: Vec<u8>,
-}
-
-/// How much of a request was sent.
-#[derive(Debug, PartialEq, Eq)]
-enum Sent {
-    Whole,
-    /// The node began to answer, or stopped to listen, before it had it all.
-    Part,
-}
-
 impl Connection {
-    /// Connects: all addresses of a name in turn, each with an equal share of the time that is left.
-    pub(super) async fn open(node: &Address, limit: Duration) -> io::Result<Self> {
+    /// Connects: all addresses of a name in turn, each with an equal share of the time that is left. With TLS the
+    /// handshake is part of it.
+    pub(super) async fn open(
+        node: &Address,
+        tls: Option<&Tls>,
+        limit: Duration,
+    ) -> io::Result<Self> {
         let until = Instant::now() + limit;
-        let host = node.host().trim_matches(['[', ']']);
-        let found = timeout_at(until, lookup_host((host, node.port()))).await??;
+        let found = timeout_at(until, lookup_host((node.bare_host(), node.port()))).await??;
         let found: Vec<_> = found.collect();
         let mut failure = io::Error::other("the name has no address");
         for (left, socket) in (1..=found.len()).rev().zip(&found) {
             let share = (until - Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
-            match timeout(share, TcpStream::connect(socket)).await {
-                Ok(Ok(stream)) => return Self::over(stream),
+            let opening = async {
+                let stream = tuned(TcpStream::connect(socket).await?)?;
+                Transport::over(stream, node, tls).await
+            };
+            match timeout(share, opening).await {
+                Ok(Ok(transport)) => return Ok(Self::over(transport, tls)),
                 Ok(Err(error)) => failure = error,
                 Err(late) => failure = late.into(),
             }
@@ -91,25 +61,13 @@ impl Connection {
         Err(failure)
     }
 
-    fn over(stream: TcpStream) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        let socket = SockRef::from(&stream);
-        let often = TcpKeepalive::new().with_time(Duration::from_secs(15));
-        #[cfg(target_os = "linux")]
-        let often = often.with_interval(Duration::from_secs(15)).with_retries(3);
-        socket.set_tcp_keepalive(&often)?;
-        // Without it, bytes sent to a node whose machine is gone are waited for as long as the exchange lasts.
-        #[cfg(target_os = "linux")]
-        socket.set_tcp_user_timeout(Some(Duration::from_secs(5)))?;
-        Ok(Self {
-            wire: Wire {
-                stream,
-                outgoing: Vec::new(),
-                incoming: Vec::with_capacity(BUFFER_BYTES),
-            },
+    fn over(transport: Transport, tls: Option<&Tls>) -> Self {
+        let scheme = tls.map_or(Scheme::Http, |_| Scheme::Https);
+        Self {
+            wire: Wire::new(transport, scheme),
             timer: Box::pin(sleep_until(Instant::now())),
             made_on: Handle::current().id(),
-        })
+        }
     }
 
     /// The runtime it belongs to.
@@ -118,14 +76,8 @@ impl Connection {
     }
 
     /// Whether it is open and nothing has come that nobody asked for, after so long without an exchange.
-    pub(super) fn is_silent(&self, idle: Duration) -> bool {
-        let stream = &self.wire.stream;
-        let read = match idle < TRUSTED {
-            // No system call as long as the runtime has heard nothing.
-            true => stream.try_read(&mut [0]),
-            false => SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]),
-        };
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    pub(super) fn is_silent(&mut self, idle: Duration) -> bool {
+        self.wire.transport.is_silent(idle)
     }
 
     /// Sends a request and reads the answer; gives the connection back if it can be used again.
@@ -145,146 +97,67 @@ impl Connection {
         };
         Ok((answer, is_clean.then_some(self)))
     }
-}
 
-impl Wire {
-    /// The answer, and whether nothing is left of the exchange.
-    async fn exchange(
-        &mut self,
+    /// Sends a request and reads the head of its answer, whose body is then taken piece by piece.
+    pub(super) async fn begin(
+        mut self,
         node: &Address,
         request: &Request<'_>,
-        limit_bytes: usize,
-    ) -> Result<(Answer, bool), Failure> {
-        self.outgoing.clear();
-        request.write_head(node, &mut self.outgoing);
-        let sent = self.send(request.body).await?;
-        let (answer, keeps_open) = self.answer(limit_bytes).await.map_err(Failure::Sent)?;
-        let is_clean = keeps_open && sent == Sent::Whole && self.incoming.is_empty();
-        Ok((answer, is_clean))
-    }
-
-    /// Sends the head and a body.
-    async fn send(&mut self, body: &[u8]) -> Result<Sent, Failure> {
-        let (first, rest) = body.split_at(body.len().min(JOINED_BYTES));
-        self.outgoing.extend_from_slice(first);
-        let (mut from, mut to) = self.stream.split();
-        let mut nothing_sent = true;
-        for mut piece in [&self.outgoing[..], rest] {
-            while !piece.is_empty() {
-                // Who answers early may never read the rest, so the answer must be heard meanwhile.
-                let written = select! {
-                    biased;
-                    written = to.write(piece) => written,
-                    _ = from.read_buf(&mut self.incoming) => return Ok(Sent::Part),
-                };
-                match written {
-                    Ok(len) => piece = &piece[len..],
-                    Err(error) if nothing_sent => {
-                        return Err(Failure::NothingSent(error.to_string()));
-                    }
-                    Err(_) => return Ok(Sent::Part),
-                }
-                nothing_sent = false;
-            }
-        }
-        Ok(Sent::Whole)
-    }
-
-    /// Reads an answer, and whether the connection stays open.
-    async fn answer(&mut self, limit_bytes: usize) -> Result<(Answer, bool), AttemptError> {
-        let head = self.head().await?;
-        let headers = Headers::of_head(&self.incoming[..head.len]);
-        self.incoming.drain(..head.len);
-        let body = match head.body {
-            BodyLength::Bytes(len) => self.body(len, limit_bytes).await?,
-            BodyLength::Chunked => self.chunks(limit_bytes).await?,
-            BodyLength::UntilClosed => self.until_closed(limit_bytes).await?,
+        until: Instant,
+    ) -> Result<(Begun, Self), Failure> {
+        let Self { wire, timer, .. } = &mut self;
+        timer.as_mut().reset(until);
+        let begun = select! {
+            biased;
+            begun = wire.begin(node, request) => begun?,
+            () = timer => return Err(Failure::Sent(AttemptError::TimedOut)),
         };
-        let keeps_open = head.keeps_open && head.body != BodyLength::UntilClosed;
-        Ok((Answer::new(head.status, headers, body), keeps_open))
+        Ok((begun, self))
     }
 
-    async fn head(&mut self) -> Result<AnswerHead, AttemptError> {
+    /// The next piece of a body, never empty; `None` at its end.
+    ///
+    /// # Cancel safety
+    /// No piece is lost.
+    pub(super) async fn piece(
+        &mut self,
+        rest: &mut Rest,
+        until: Instant,
+    ) -> Result<Option<Bytes>, AttemptError> {
+        let Self { wire, timer, .. } = self;
+        timer.as_mut().reset(until);
         loop {
-            match AnswerHead::parse(&self.incoming).map_err(AttemptError::Broken)? {
-                Some(head) if head.is_interim() => drop(self.incoming.drain(..head.len)),
-                Some(head) => return Ok(head),
-                None => self.more().await?,
+            let piece = wire.take(rest)?;
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+            if matches!(rest, Rest::Nothing) {
+                return Ok(None);
+            }
+            select! {
+                biased;
+                fetched = wire.fetch(rest) => fetched?,
+                () = timer.as_mut() => return Err(AttemptError::TimedOut),
             }
         }
     }
 
-    /// A body of `len` bytes. What has not arrived yet is read straight into its place.
-    async fn body(&mut self, len: u64, limit_bytes: usize) -> Result<Bytes, AttemptError> {
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        if len > limit_bytes {
-            return Err(AttemptError::AnswerTooLarge { limit_bytes });
-        }
-        let here = len.min(self.incoming.len());
-        let mut body = Vec::with_capacity(len);
-        body.extend(self.incoming.drain(..here));
-        while body.len() < len {
-            let left = len - body.len();
-            let read = self.stream.read_buf(&mut (&mut body).limit(left)).await;
-            if read.map_err(broken)? == 0 {
-                return Err(cut_off());
-            }
-        }
-        Ok(body.into())
-    }
-
-    async fn chunks(&mut self, limit_bytes: usize) -> Result<Bytes, AttemptError> {
-        let (mut chunked, mut body) = (Chunked::default(), Vec::new());
-        loop {
-            let taken = chunked.push(&self.incoming, &mut body);
-            let taken = taken.map_err(|problem| AttemptError::Broken(problem.to_owned()))?;
-            self.incoming.drain(..taken);
-            if body.len() > limit_bytes {
-                return Err(AttemptError::AnswerTooLarge { limit_bytes });
-            }
-            if chunked.is_over() {
-                return Ok(body.into());
-            }
-            self.more().await?;
-        }
-    }
-
-    async fn until_closed(&mut self, limit_bytes: usize) -> Result<Bytes, AttemptError> {
-        let mut body = Vec::new();
-        loop {
-            body.append(&mut self.incoming);
-            if body.len() > limit_bytes {
-                return Err(AttemptError::AnswerTooLarge { limit_bytes });
-            }
-            if self.read().await? == 0 {
-                return Ok(body.into());
-            }
-        }
-    }
-
-    /// Reads on; the answer is not complete.
-    async fn more(&mut self) -> Result<(), AttemptError> {
-        if self.incoming.len() >= BUFFER_BYTES {
-            let problem = format!("more than {BUFFER_BYTES} bytes around an answer's body");
-            return Err(AttemptError::Broken(problem));
-        }
-        match self.read().await? {
-            0 => Err(cut_off()),
-            _ => Ok(()),
-        }
-    }
-
-    async fn read(&mut self) -> Result<usize, AttemptError> {
-        let read = self.stream.read_buf(&mut self.incoming).await;
-        read.map_err(broken)
+    /// Whether nothing has come behind an answer.
+    pub(super) fn is_clean(&self) -> bool {
+        self.wire.is_empty()
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` wants")]
-fn broken(error: io::Error) -> AttemptError {
-    AttemptError::Broken(error.to_string())
-}
-
-fn cut_off() -> AttemptError {
-    AttemptError::Broken("closed before the answer was complete".to_owned())
+/// A socket as exchanges want it.
+fn tuned(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    let often = TcpKeepalive::new().with_time(Duration::from_secs(15));
+    #[cfg(target_os = "linux")]
+    let often = often.with_interval(Duration::from_secs(15)).with_retries(3);
+    socket.set_tcp_keepalive(&often)?;
+    // Without it, bytes sent to a node whose machine is gone are waited for as long as the exchange lasts.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(5)))?;
+    Ok(stream)
 }

@@ -14,7 +14,6 @@
 use std::mem::MaybeUninit;
 
 use httparse::{Header, ParserConfig, Response, Status};
-use reqwest::header::HeaderMap;
 
 use crate::shard_map::Address;
 
@@ -28,6 +27,8 @@ pub(super) struct Request<'a> {
     /// Path and query, escaped.
     pub(super) uri: &'a str,
     pub(super) content_type: Option<&'static str>,
+    /// Value of the header of that name.
+    pub(super) authorization: Option<&'a str>,
     pub(super) headers: &'a [(&'static str, String)],
     /// Of a GET it is empty and not announced.
     pub(super) body: &'a [u8],
@@ -69,6 +70,9 @@ impl Request<'_> {
         );
         if let Some(content_type) = self.content_type {
             write_line("content-type", content_type, out);
+        }
+        if let Some(authorization) = self.authorization {
+            write_line("authorization", authorization, out);
         }
         for (name, value) in self.headers {
             write_line(name, value, out);
@@ -165,17 +169,6 @@ impl Headers {
         Self(head.into())
     }
 
-    /// Of an answer that the HTTP library read.
-    pub(super) fn of_map(map: &HeaderMap) -> Self {
-        let mut text = Vec::new();
-        for (name, value) in map {
-            for part in [name.as_str().as_bytes(), b":", value.as_bytes(), b"\n"] {
-                text.extend_from_slice(part);
-            }
-        }
-        Self(text.into())
-    }
-
     /// The first header of this name, if it is text.
     pub(super) fn get(&self, wanted: &str) -> Option<&str> {
         let mut lines = self.0.split(|&b| b == b'\n');
@@ -233,6 +226,7 @@ mod tests {
             method: "PUT",
             uri: "/kv/a%20b",
             content_type: None,
+            authorization: Some("Bearer t"),
             headers: &headers,
             body: &[b'x'; 1_024],
         };
@@ -241,7 +235,7 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let expected = format!(
             "PUT /kv/a%20b HTTP/1.1\r\nhost: [::1]:8080\r\nuser-agent: kvclient/{version}\r\n\
-             kv-ack: all\r\ncontent-length: 1024\r\n\r\n"
+             authorization: Bearer t\r\nkv-ack: all\r\ncontent-length: 1024\r\n\r\n"
         );
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

@@ -1,16 +1,8 @@
 //! The terms of an op as headers.
 
-use reqwest::{
-    Request,
-    header::{HeaderName, HeaderValue},
-};
-
-use crate::{
-    attempt::AttemptError,
-    wire::{
-        batch::{Condition, Op, Terms},
-        header,
-    },
+use crate::wire::{
+    batch::{Condition, Op, Terms},
+    header,
 };
 
 pub(super) fn write_headers(op: &Op) -> Vec<(&'static str, String)> {
@@ -46,16 +38,4 @@ pub(super) fn read_headers(terms: &Terms) -> Vec<(&'static str, String)> {
     );
     add(header::WAIT_MS, terms.wait_ms.map(|ms| ms.to_string()));
     headers
-}
-
-pub(super) fn set_header(
-    request: &mut Request,
-    name: &str,
-    value: &str,
-) -> Result<(), AttemptError> {
-    let bad = |problem: String| AttemptError::NotConnected(format!("header {name}: {problem}"));
-    let header = HeaderName::try_from(name).map_err(|error| bad(error.to_string()))?;
-    let value = HeaderValue::try_from(value).map_err(|error| bad(error.to_string()))?;
-    request.headers_mut().insert(header, value);
-    Ok(())
 }

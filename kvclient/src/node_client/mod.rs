@@ -4,43 +4,46 @@
 //! time limit and a limit on the answer's size, and ends in an answer or an [`AttemptError`] that says how far it got.
 //! Used by the routing half of this crate, and by nodes to copy each other.
 //!
-//! Ops travel over connections of our own ([`connection`]), driven in the caller's future: with reqwest, hyper's task
-//! and hyper-util's pool stood between, which cost two hops between tasks and about 20 us of CPU an exchange. All else
-//! (maps, pulls, streams) is rare or long and goes through reqwest. hyper's own connection without that pool was not
-//! taken: it is made to be driven by a task, and of HTTP there is little to do here, which `httparse` does too.
+//! All of it travels over connections of our own ([`connection`]), driven in the caller's future: with an HTTP library
+//! its task and its pool stood between, which cost two hops between tasks and about 20 us of CPU an exchange; and
+//! of HTTP there is little to do here, which `httparse` does too. So there is one way to a node, in the clear or with
+//! TLS ([`transport`]), and no dependency that a program would have to share with this crate.
 //!
-//! What is switched off, and why: proxies (nodes are near, and `HTTP_PROXY` would swallow `localhost`), redirects
-//! (they lead only to nodes of the map, which is not known here), retries (a write may not be sent twice), HTTP/2
-//! (one connection per node would be one core per node).
+//! What there is not, and why: proxies (nodes are near, and `HTTP_PROXY` would swallow `localhost`), redirects (they
+//! lead only to nodes of the map, which is not known here), retries (a write may not be sent twice), HTTP/2 (one
+//! connection per node would be one core per node).
 
 mod answer;
 mod chunked;
 mod connection;
+mod exchange;
 mod head;
 mod headers;
 mod pool;
 mod stream;
+mod transport;
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use reqwest::{Method, Request, Url};
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 pub use self::stream::{SnapshotBody, StreamBody};
 use self::{
-    answer::{Answer, chain, failure},
-    head::Request as OpRequest,
-    headers::{read_headers, set_header, write_headers},
+    answer::Answer,
+    head::Request,
+    headers::{read_headers, write_headers},
     pool::Pool,
 };
 use crate::{
     attempt::AttemptError,
-    error::{Error, ErrorKind},
+    error::Error,
+    scheme::Scheme,
     shard_map::{Address, ShardMap, json},
+    tls::Tls,
+    token::Token,
     wire::{
         MAX_VALUE_BYTES_CEILING,
         batch::{self, Action, Op, OpResult, Terms},
@@ -60,9 +63,6 @@ const DOCUMENT_BYTES: usize = 16 << 20;
 
 /// Room for what surrounds a value or a frame.
 const SLACK_BYTES: usize = 64 << 10;
-
-/// Parsed addresses kept; far more than a cluster has nodes. When reached, all are forgotten.
-const CACHED_URLS: usize = 1_024;
 
 /// Settings of a [`NodeClient`].
 ///
@@ -86,6 +86,10 @@ pub struct NodeClientOptions {
     pub idle_timeout: Duration,
     /// Idle connections kept per node. Default 16: two lanes and a few large values use fewer.
     pub idle_per_node: usize,
+    /// Whom to trust, and who to be. Default `None`: nodes are spoken to in the clear; with it, never.
+    pub tls: Option<Tls>,
+    /// Shown to every node that is asked. Default none: nodes that ask nobody who he is need none.
+    pub token: Option<Token>,
 }
 
 impl Default for NodeClientOptions {
@@ -94,7 +98,16 @@ impl Default for NodeClientOptions {
             connect_timeout: Duration::from_millis(500),
             idle_timeout: Duration::from_secs(20),
             idle_per_node: 16,
+            tls: None,
+            token: None,
         }
+    }
+}
+
+impl NodeClientOptions {
+    /// How nodes are spoken to.
+    pub fn scheme(&self) -> Scheme {
+        self.tls.as_ref().map_or(Scheme::Http, |_| Scheme::Https)
     }
 }
 
@@ -117,13 +130,8 @@ impl Default for NodeClientOptions {
 /// ```
 #[derive(Debug, Clone)]
 pub struct NodeClient {
-    /// For ops: connections of our own.
     pool: Arc<Pool>,
-    /// For everything else.
-    http: reqwest::Client,
-    /// Base URL by address, since parsing one costs as much as the rest of a small request's set-up. Std lock:
-    /// never held over an await.
-    urls: Arc<RwLock<HashMap<Address, Url>>>,
+    token: Option<Token>,
 }
 
 /// Answer of a batch.
@@ -159,27 +167,10 @@ impl NodeClient {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] if the HTTP library cannot be set up on this machine.
+    /// None today; settings that contradict each other would be one.
     pub fn new(options: NodeClientOptions) -> Result<Self, Error> {
-        let builder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .http1_only()
-            .referer(false)
-            .tcp_nodelay(true)
-            .connect_timeout(options.connect_timeout)
-            .pool_idle_timeout(options.idle_timeout)
-            .pool_max_idle_per_host(options.idle_per_node)
-            .user_agent(concat!("kvclient/", env!("CARGO_PKG_VERSION")));
-        // Without it, bytes sent to a node whose machine is gone are waited for as long as the exchange lasts.
-        #[cfg(target_os = "linux")]
-        let builder = builder.tcp_user_timeout(Duration::from_secs(5));
-        let http = builder.build().map_err(|error| {
-            Error::new(ErrorKind::Unavailable, "set up HTTP")
-                .with_source(AttemptError::NotConnected(chain(&error)))
-        })?;
         let pool = Pool {
+            tls: options.tls,
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
             idle_per_node: options.idle_per_node,
@@ -187,8 +178,7 @@ impl NodeClient {
         };
         Ok(Self {
             pool: Arc::new(pool),
-            http,
-            urls: Arc::default(),
+            token: options.token,
         })
     }
 
@@ -317,11 +307,13 @@ impl NodeClient {
         if_none_match: Option<&str>,
         timeout: Duration,
     ) -> Result<Option<ShardMap>, AttemptError> {
-        let mut request = self.request(Method::GET, address, route::CLUSTER_MAP)?;
-        if let Some(identity) = if_none_match {
-            set_header(&mut request, "if-none-match", &format!("\"{identity}\""))?;
-        }
-        let answer = self.exchange(request, timeout, DOCUMENT_BYTES).await?;
+        let known = if_none_match.map(|identity| ("if-none-match", format!("\"{identity}\"")));
+        let headers: Vec<_> = known.into_iter().collect();
+        let request = self.request(route::CLUSTER_MAP, &headers)?;
+        let answer = self
+            .pool
+            .exchange(address, &request, timeout, DOCUMENT_BYTES);
+        let answer = answer.await?;
         match answer.status {
             304 => Ok(None),
             200 => json::decode(&answer.body)
@@ -355,8 +347,11 @@ impl NodeClient {
         path: &str,
         timeout: Duration,
     ) -> Result<serde_json::Value, AttemptError> {
-        let request = self.request(Method::GET, address, path)?;
-        let answer = self.exchange(request, timeout, DOCUMENT_BYTES).await?;
+        let request = self.request(path, &[])?;
+        let answer = self
+            .pool
+            .exchange(address, &request, timeout, DOCUMENT_BYTES);
+        let answer = answer.await?;
         if answer.status != 200 {
             return Err(answer.refusal());
         }
@@ -402,14 +397,13 @@ impl NodeClient {
         pull: &PullRequest,
         timeout: Duration,
     ) -> Result<PullAnswer, AttemptError> {
-        let mut request = self.request(Method::GET, address, &pull.to_uri())?;
-        for (name, value) in pull.to_headers() {
-            set_header(&mut request, name, &value)?;
-        }
+        let (uri, headers) = (pull.to_uri(), pull.to_headers());
+        let request = self.request(&uri, &headers)?;
         // At least one frame comes whole, however small `max_bytes` is.
         let frame_bytes = log::largest_frame_bytes(MAX_VALUE_BYTES_CEILING);
         let limit_bytes = (pull.max_bytes as usize).max(frame_bytes) + SLACK_BYTES;
-        let answer = self.exchange(request, timeout, limit_bytes).await?;
+        let answer = self.pool.exchange(address, &request, timeout, limit_bytes);
+        let answer = answer.await?;
         let (status, body) = (answer.status, answer.body.clone());
         PullAnswer::decode(status, |name| answer.header(name), body)
             .map_err(|error| AttemptError::Undecodable(error.to_string()))
@@ -510,20 +504,18 @@ impl NodeClient {
         headers: &[(&'static str, String)],
         limit: Duration,
     ) -> Result<StreamBody, AttemptError> {
-        let mut request = self.request(Method::GET, address, uri)?;
-        for (name, value) in headers {
-            set_header(&mut request, name, value)?;
+        let request = self.request(uri, headers)?;
+        let until = Instant::now() + limit;
+        let (begun, connection) = self.pool.begin(address, &request, until).await?;
+        let status = begun.status;
+        let body = StreamBody::new(begun, connection, address.clone(), Arc::clone(&self.pool));
+        if status == 200 {
+            return Ok(body);
         }
-        let opening = async {
-            let response = self.http.execute(request).await;
-            let response = response.map_err(|error| failure(&error))?;
-            match response.status().as_u16() {
-                200 => Ok(StreamBody { response }),
-                _ => Err(Answer::read(response, DOCUMENT_BYTES).await?.refusal()),
-            }
-        };
-        let opened = timeout(limit, opening).await;
-        opened.unwrap_or(Err(AttemptError::TimedOut))
+        Err(body
+            .into_answer(self.pool.scheme(), status, until)
+            .await?
+            .refusal())
     }
 
     /// Stores one value alone: `PUT /kv/{key}`. For values that would delay the other ops of a batch.
@@ -566,10 +558,11 @@ impl NodeClient {
             uri.push(if uri.contains('?') { '&' } else { '?' });
             uri.push_str(&format!("ttl={ttl_ms}ms"));
         }
-        let request = OpRequest {
+        let request = Request {
             method: "PUT",
             uri: &uri,
             content_type: None,
+            authorization: self.authorization(),
             headers: &write_headers(op),
             body: value,
         };
@@ -610,10 +603,11 @@ impl NodeClient {
     ) -> Result<OpResult, AttemptError> {
         let mut headers = write_headers(op);
         headers.extend(read_headers(&op.terms));
-        let request = OpRequest {
+        let request = Request {
             method: "GET",
             uri: &op.key.to_uri(),
             content_type: None,
+            authorization: self.authorization(),
             headers: &headers,
             body: b"",
         };
@@ -632,10 +626,11 @@ impl NodeClient {
         count: usize,
         timeout: Duration,
     ) -> Result<(Answer, Vec<OpResult>), AttemptError> {
-        let request = OpRequest {
+        let request = Request {
             method: "POST",
             uri,
             content_type: Some(content_type::FRAMES),
+            authorization: self.authorization(),
             headers: &[],
             body: &body,
         };
@@ -655,49 +650,62 @@ impl NodeClient {
         Ok((answer, results))
     }
 
-    fn request(
-        &self,
-        method: Method,
-        address: &Address,
-        uri: &str,
-    ) -> Result<Request, AttemptError> {
-        debug_assert!(
-            uri.starts_with('/') && !uri.starts_with("//"),
-            "{uri} would name a node"
-        );
-        let url = self
-            .base_url(address)?
-            .join(uri)
-            .map_err(|error| AttemptError::NotConnected(error.to_string()))?;
-        Ok(Request::new(method, url))
+    /// A request without a body.
+    fn request<'a>(
+        &'a self,
+        uri: &'a str,
+        headers: &'a [(&'static str, String)],
+    ) -> Result<Request<'a>, AttemptError> {
+        Ok(Request {
+            authorization: self.authorization(),
+            ..get(uri, headers)?
+        })
     }
 
-    fn base_url(&self, address: &Address) -> Result<Url, AttemptError> {
-        let known = self.urls.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(url) = known.get(address) {
-            return Ok(url.clone());
-        }
-        drop(known);
-        let url: Url = address
-            .to_url()
-            .parse()
-            .map_err(|error| AttemptError::NotConnected(format!("{address}: {error}")))?;
-        let mut known = self.urls.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= CACHED_URLS {
-            known.clear();
-        }
-        known.insert(address.clone(), url.clone());
-        Ok(url)
+    fn authorization(&self) -> Option<&str> {
+        self.token.as_ref().map(Token::authorization)
     }
+}
 
-    async fn exchange(
-        &self,
-        mut request: Request,
-        timeout: Duration,
-        limit_bytes: usize,
-    ) -> Result<Answer, AttemptError> {
-        *request.timeout_mut() = Some(timeout);
-        let response = self.http.execute(request).await;
-        Answer::read(response.map_err(|error| failure(&error))?, limit_bytes).await
+/// A request without a body, of nobody.
+///
+/// # Errors
+/// [`AttemptError::NotConnected`]: the path or a header has what would end it, and so could be taken for another
+/// request.
+fn get<'a>(
+    uri: &'a str,
+    headers: &'a [(&'static str, String)],
+) -> Result<Request<'a>, AttemptError> {
+    let is_path = uri.starts_with('/') && uri.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_path {
+        let problem = format!("{uri:?} is not an escaped path");
+        return Err(AttemptError::NotConnected(problem));
+    }
+    let is_odd = |text: &str| text.bytes().any(|byte| byte.is_ascii_control());
+    if let Some((name, value)) = headers.iter().find(|(_, value)| is_odd(value)) {
+        let problem = format!("header {name}: {value:?} is not one line");
+        return Err(AttemptError::NotConnected(problem));
+    }
+    Ok(Request {
+        method: "GET",
+        uri,
+        content_type: None,
+        authorization: None,
+        headers,
+        body: b"",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_be_taken_for_another_request_is_not_sent() {
+        for uri in ["", "status", "/a b", "/a\r\nx: y", "/\u{e4}", "http://h:1/"] {
+            assert!(get(uri, &[]).is_err(), "{uri:?}");
+        }
+        assert!(get("/a", &[("x", "1\r\ny: 2".to_owned())]).is_err());
+        assert!(get("/kv?prefix=%20", &[("x", "1 2".to_owned())]).is_ok());
     }
 }

@@ -23,14 +23,17 @@ use tokio::{
 
 use super::{
     answer::Answer,
-    connection::{Connection, Failure},
+    connection::Connection,
+    exchange::{Begun, Failure},
     head::Request,
 };
-use crate::{attempt::AttemptError, shard_map::Address};
+use crate::{attempt::AttemptError, scheme::Scheme, shard_map::Address, tls::Tls};
 
 /// Idle connections to all nodes.
 #[derive(Debug)]
 pub(super) struct Pool {
+    /// For all nodes, or for none.
+    pub(super) tls: Option<Tls>,
     pub(super) connect_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) idle_per_node: usize,
@@ -53,6 +56,11 @@ struct Kept {
 }
 
 impl Pool {
+    /// How nodes are spoken to.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.tls.as_ref().map_or(Scheme::Http, |_| Scheme::Https)
+    }
+
     /// One exchange with a node.
     pub(super) async fn exchange(
         &self,
@@ -63,12 +71,7 @@ impl Pool {
     ) -> Result<Answer, AttemptError> {
         let until = Instant::now() + limit;
         loop {
-            let kept = self.take(node);
-            let was_kept = kept.is_some();
-            let connection = match kept {
-                Some(connection) => connection,
-                None => self.connect(node, until).await?,
-            };
+            let (connection, was_kept) = self.connection(node, until).await?;
             match connection.exchange(node, request, until, limit_bytes).await {
                 Ok((answer, connection)) => {
                     self.keep(node, connection);
@@ -83,8 +86,40 @@ impl Pool {
         }
     }
 
+    /// Begins an exchange whose answer is taken piece by piece; who takes it keeps the connection.
+    pub(super) async fn begin(
+        &self,
+        node: &Address,
+        request: &Request<'_>,
+        until: Instant,
+    ) -> Result<(Begun, Connection), AttemptError> {
+        loop {
+            let (connection, was_kept) = self.connection(node, until).await?;
+            match connection.begin(node, request, until).await {
+                Ok(begun) => return Ok(begun),
+                Err(Failure::NothingSent(_)) if was_kept => {}
+                Err(Failure::NothingSent(problem)) => {
+                    return Err(AttemptError::NotConnected(problem));
+                }
+                Err(Failure::Sent(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// A connection, and whether it was kept from an earlier exchange.
+    async fn connection(
+        &self,
+        node: &Address,
+        until: Instant,
+    ) -> Result<(Connection, bool), AttemptError> {
+        match self.take(node) {
+            Some(kept) => Ok((kept, true)),
+            None => Ok((self.connect(node, until).await?, false)),
+        }
+    }
+
     async fn connect(&self, node: &Address, until: Instant) -> Result<Connection, AttemptError> {
-        let opening = Connection::open(node, self.connect_timeout);
+        let opening = Connection::open(node, self.tls.as_ref(), self.connect_timeout);
         match timeout_at(until, opening).await {
             Ok(opened) => opened.map_err(|error| AttemptError::NotConnected(error.to_string())),
             Err(_) => Err(AttemptError::TimedOut),
@@ -101,7 +136,10 @@ impl Pool {
             let at = kept
                 .iter()
                 .rposition(|kept| kept.connection.made_on() == runtime)?;
-            let Kept { connection, since } = kept.remove(at);
+            let Kept {
+                mut connection,
+                since,
+            } = kept.remove(at);
             drop(idle);
             let waited = now.saturating_duration_since(since);
             if waited < self.idle_timeout && connection.is_silent(waited) {
@@ -110,7 +148,7 @@ impl Pool {
         }
     }
 
-    fn keep(&self, node: &Address, connection: Option<Connection>) {
+    pub(super) fn keep(&self, node: &Address, connection: Option<Connection>) {
         let Some(connection) = connection else {
             return;
         };

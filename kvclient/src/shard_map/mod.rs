@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     key::Key,
+    scheme::Scheme,
     slot::{SLOT_COUNT, Slot},
 };
 
@@ -22,11 +23,11 @@ use crate::{
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use kvclient::Address;
+/// use kvclient::{Address, Scheme};
 ///
 /// let node: Address = "localhost:8080".parse()?;
 /// assert_eq!((node.host(), node.port()), ("localhost", 8080));
-/// assert_eq!(node.to_url(), "http://localhost:8080");
+/// assert_eq!(node.to_url(Scheme::Https), "https://localhost:8080");
 /// assert!("[::1]:8080".parse::<Address>().is_ok());
 /// assert!("localhost".parse::<Address>().is_err()); // no port
 /// # Ok(())
@@ -62,8 +63,13 @@ impl Address {
     }
 
     /// Base of this node's URLs, without a slash at its end.
-    pub fn to_url(&self) -> String {
-        format!("http://{self}")
+    pub fn to_url(&self, scheme: Scheme) -> String {
+        format!("{scheme}://{self}")
+    }
+
+    /// The host as a name or a bare IP address: without the brackets of an IPv6 address.
+    pub fn bare_host(&self) -> &str {
+        self.host.trim_matches(['[', ']'])
     }
 }
 

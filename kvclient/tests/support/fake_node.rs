@@ -14,7 +14,7 @@ use std::{
 use super::replies::memory;
 use bytes::Bytes;
 use kvclient::{
-    Key, Position, ShardMap,
+    Key, Position, Scheme, ShardMap,
     key::{Plus, unescape},
     shard_map::{Address, json},
     wire::{
@@ -477,7 +477,7 @@ async fn answer_ops(shared: &Shared, request: &Request) -> (Vec<u8>, Then) {
             Reply::Break => return (Vec::new(), Then::Close),
             Reply::Hang => std::future::pending().await,
             Reply::Moved(target) => {
-                let location = location(&target, &request.uri);
+                let location = location(Scheme::Http, &target, &request.uri);
                 return (http(307, &[("location", location)], b""), Then::GoOn);
             }
             Reply::Http(status, body) => {

@@ -43,6 +43,10 @@ impl Tool {
             .current_dir(self.dir.path())
             .env_remove("KV_MAP")
             .env_remove("KV_NODE")
+            .env_remove("KV_CA")
+            .env_remove("KV_CERT")
+            .env_remove("KV_KEY")
+            .env_remove("KV_TOKEN")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

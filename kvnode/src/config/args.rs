@@ -133,8 +133,28 @@ pub struct Settings {
     /// Allow /set and /delete by GET from other machines too.
     #[arg(long, env = "KVNODE_ALLOW_GET_WRITES", default_missing_value = "true", num_args = 0..=1)]
     pub allow_get_writes: Option<bool>,
-    /// Listen beyond loopback although this version has neither tokens nor TLS: anyone who reaches the port can
-    /// read and change everything.
+    /// Tokens that callers must bring, as `kv token new` writes them; the file is for its owner alone (mode 0600)
+    /// [default: nobody is asked who he is].
+    #[arg(long, env = "KVNODE_TOKENS", value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
+    /// Speak TLS only, with this certificate and its chain (PEM) [default: in the clear].
+    #[arg(long, env = "KVNODE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert (PEM), for its owner alone (mode 0600).
+    #[arg(long, env = "KVNODE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Who signs the certificates of clients and nodes (PEM): a certificate that is shown is verified, and whoever shows
+    /// none needs a token [default: nobody is asked for a certificate].
+    #[arg(long, env = "KVNODE_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Who signs the certificates of the nodes that this one asks (PEM) [default: --tls-client-ca].
+    #[arg(long, env = "KVNODE_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// This node's own token, of the scope replicate, which it shows to other nodes; the file is for its owner alone.
+    #[arg(long, env = "KVNODE_NODE_TOKEN_FILE", value_name = "FILE")]
+    pub node_token_file: Option<PathBuf>,
+    /// Listen beyond loopback although nobody is asked who he is: anyone who reaches the port can read and change
+    /// everything.
     #[arg(long, env = "KVNODE_INSECURE_NO_AUTH", default_missing_value = "true", num_args = 0..=1)]
     pub insecure_no_auth: Option<bool>,
     /// How log lines look [default: text].

@@ -22,16 +22,25 @@ pub(super) fn listen_addresses(
     Ok(addresses)
 }
 
-pub(super) fn check_exposure(
-    listen: &[SocketAddr],
-    insecure_no_auth: bool,
-) -> Result<(), ConfigError> {
+/// What callers are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Callers {
+    /// Who they are.
+    Asked,
+    /// Nothing, and that was said aloud.
+    TrustedAloud,
+    /// Nothing.
+    Trusted,
+}
+
+/// Whoever is asked nothing must not come from elsewhere, unless that was said aloud.
+pub(super) fn check_exposure(listen: &[SocketAddr], callers: Callers) -> Result<(), ConfigError> {
     let exposed = listen.iter().find(|address| !is_loopback(address.ip()));
-    match exposed {
-        Some(address) if !insecure_no_auth => Err(ConfigError::new(format!(
-            "{address} can be reached from other machines, and this version knows neither tokens nor TLS: anyone \
-             there could read and change everything. Listen on loopback, or, on a network you trust, say so with \
-             --insecure-no-auth"
+    match (exposed, callers) {
+        (Some(address), Callers::Trusted) => Err(ConfigError::new(format!(
+            "{address} can be reached from other machines, and nobody is asked who he is: anyone there could read and \
+             change everything. Give --tokens FILE (kv token new makes one) or --tls-client-ca FILE (with TLS), listen on loopback, or, on a network you \
+             trust, say so with --insecure-no-auth"
         ))),
         _ => Ok(()),
     }

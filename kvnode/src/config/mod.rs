@@ -4,6 +4,7 @@
 //! before a file or socket is touched; a mistake is one message and exit code 2.
 
 mod args;
+mod credentials;
 mod error;
 mod listen;
 mod sizes;
@@ -11,19 +12,27 @@ mod sizes;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use kvclient::shard_map::{Address, Role, Shard, ShardMap};
+use kvclient::{
+    Scheme,
+    shard_map::{Address, Role, Shard, ShardMap},
+    token::Token,
+};
 
 pub(crate) use self::listen::is_loopback;
-use self::listen::{check_exposure, listen_addresses};
 pub use self::{
     args::{Cli, LogFormat, Offline, ServeArgs, Settings},
     error::ConfigError,
     sizes::Sizes,
 };
-use crate::{marker::Order, ownership::Place};
+use self::{
+    credentials::{Credentials, lets_in},
+    listen::{check_exposure, listen_addresses},
+};
+use crate::{access::TokenFile, marker::Order, ownership::Place, tls::NodeTls};
 
 /// What a node needs to run, all of it checked.
 #[derive(Debug, Clone)]
@@ -52,6 +61,12 @@ pub struct NodeConfig {
     pub max_connections: usize,
     /// Whether GET may write from beyond loopback.
     pub allow_get_writes: bool,
+    /// The tokens that callers may bring; without them nobody is asked who he is.
+    pub tokens: Option<TokenFile>,
+    /// Certificates; without them the node speaks in the clear.
+    pub tls: Option<Arc<NodeTls>>,
+    /// Who this node is to others.
+    pub node_token: Option<Token>,
     /// What was said aloud about the lack of credentials.
     pub insecure_no_auth: bool,
 }
@@ -65,6 +80,19 @@ impl NodeConfig {
     /// What this node is to its shard.
     pub fn role(&self) -> Role {
         self.place.role
+    }
+
+    /// How this node and all others of the map are spoken to.
+    pub fn scheme(&self) -> Scheme {
+        self.tls.as_ref().map_or(Scheme::Http, |_| Scheme::Https)
+    }
+
+    /// Whether other nodes that are given the same tokens would let this one in.
+    pub fn is_known_to_others(&self) -> bool {
+        match (&self.tokens, &self.node_token) {
+            (Some(tokens), Some(node)) => lets_in(tokens, node),
+            _ => true,
+        }
     }
 }
 
@@ -106,6 +134,12 @@ impl ServeArgs {
             max_connections: typed.max_connections.or(file.max_connections),
             max_in_flight: typed.max_in_flight.or(file.max_in_flight),
             allow_get_writes: typed.allow_get_writes.or(file.allow_get_writes),
+            tokens: typed.tokens.or(file.tokens),
+            tls_cert: typed.tls_cert.or(file.tls_cert),
+            tls_key: typed.tls_key.or(file.tls_key),
+            tls_client_ca: typed.tls_client_ca.or(file.tls_client_ca),
+            tls_ca: typed.tls_ca.or(file.tls_ca),
+            node_token_file: typed.node_token_file.or(file.node_token_file),
             insecure_no_auth: typed.insecure_no_auth.or(file.insecure_no_auth),
             log_format: typed.log_format.or(file.log_format),
             log_level: typed.log_level.or(file.log_level),
@@ -121,9 +155,10 @@ impl ServeArgs {
         let map = self.read_map()?;
         let address = self.own_address(&map)?;
         let place = Place::find(&map, &address).ok_or_else(|| not_in_map(&map, &address))?;
-        let insecure_no_auth = settings.insecure_no_auth.unwrap_or(false);
+        let credentials = Credentials::read(settings)?;
+        credentials.check_others(&map)?;
         let listen = listen_addresses(settings.listen.as_deref(), &address)?;
-        check_exposure(&listen, insecure_no_auth)?;
+        check_exposure(&listen, credentials.callers()?)?;
         let data = self
             .data
             .clone()
@@ -142,7 +177,10 @@ impl ServeArgs {
                 .map(Duration::from_millis),
             max_connections: settings.max_connections()?,
             allow_get_writes: settings.allow_get_writes.unwrap_or(false),
-            insecure_no_auth,
+            tokens: credentials.tokens,
+            node_token: credentials.node_token,
+            tls: credentials.tls,
+            insecure_no_auth: credentials.insecure_no_auth,
             map,
             address,
             place,

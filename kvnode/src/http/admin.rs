@@ -6,7 +6,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use kvclient::{shard_map::json, wire::query::Query};
 
 use super::{answer, request, request::BadRequest};
-use crate::{service::Service, vitals::EVERY};
+use crate::{
+    access::{Caller, Need},
+    service::Service,
+    vitals::EVERY,
+};
 
 /// How old the answers of `/cluster/status` may be.
 const CLUSTER_STATUS_AGE: Duration = Duration::from_secs(1);
@@ -19,11 +23,13 @@ pub(super) async fn healthz(service: web::Data<Service>) -> HttpResponse {
     answer::line(200, "alive".into(), &service)
 }
 
-/// The node may be sent requests.
-pub(super) async fn readyz(service: web::Data<Service>) -> HttpResponse {
+/// The node may be sent requests. Why not is for those who may know of the cluster.
+pub(super) async fn readyz(service: web::Data<Service>, caller: Caller) -> HttpResponse {
+    let may_know = caller.may(|grant| grant.allows(Need::State)).is_ok();
     match service.ready() {
         Ok(()) => answer::line(200, "ready".into(), &service),
-        Err(why) => answer::line(503, why, &service),
+        Err(why) if may_know => answer::line(503, why, &service),
+        Err(_) => answer::line(503, "not ready".into(), &service),
     }
 }
 

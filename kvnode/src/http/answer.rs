@@ -12,6 +12,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 use kvclient::{
+    Scheme,
     faults::{self, Guarantee},
     shard_map::Address,
     wire::{
@@ -93,10 +94,14 @@ pub(super) fn op(request: &HttpRequest, result: OpResult, service: &Service) -> 
             .uri()
             .path_and_query()
             .map_or("/", |path| path.as_str());
-        answer.insert_header(("location", redirect::location(&target, path)));
+        answer.insert_header((
+            "location",
+            redirect::location(service.config.scheme(), &target, path),
+        ));
         if result.status == 307 {
             return answer.content_type(content_type::TEXT).body(format!(
-                "This key belongs to another shard. Ask {target}, or let curl follow: curl -L ...\n"
+                "This key belongs to another shard. Ask {}, or let curl follow: curl -L ...\n",
+                shown(&target, service)
             ));
         }
     }
@@ -110,6 +115,14 @@ pub(super) fn op(request: &HttpRequest, result: OpResult, service: &Service) -> 
         (200, Some(value)) => answer.content_type(content_type::VALUE).body(value),
         (204 | 304, _) => answer.finish(),
         (_, value) => answer.body(value.unwrap_or_else(Bytes::new)),
+    }
+}
+
+/// A node as curl takes it: without a scheme it takes it for one in the clear.
+fn shown(node: &Address, service: &Service) -> String {
+    match service.config.scheme() {
+        Scheme::Http => node.to_string(),
+        Scheme::Https => node.to_url(Scheme::Https),
     }
 }
 

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use kvclient::wire::{
     MAX_BATCH_BYTES,
-    batch::{Ack, Op, RequestId, decode_ops, encode_results},
+    batch::{Ack, Op, OpResult, RequestId, decode_ops, encode_results},
     content_type,
     error::ErrorCode,
     header,
@@ -13,18 +13,24 @@ use kvclient::wire::{
 };
 
 use super::{
-    answer, awake, body,
+    admit, answer, awake, body,
     lines::{decode_lines, encode_lines},
     request,
     request::BadRequest,
 };
-use crate::{atomic, service::Service};
+use crate::{
+    access::Caller,
+    atomic,
+    commit::{AtomicAnswer, named},
+    service::Service,
+};
 
 /// Does the ops of a batch and answers each.
 pub(super) async fn batch(
     request: HttpRequest,
     payload: &mut web::Payload,
     service: web::Data<Service>,
+    caller: Caller,
 ) -> HttpResponse {
     let asked = match Asked::of(&request) {
         Ok(asked) => asked,
@@ -39,12 +45,13 @@ pub(super) async fn batch(
         Err(error) => return answer::refused_write(error, &service),
     };
     service.metrics.saw_batch(ops.len());
-    let results = match asked.whole {
-        Whole::No => awake::execute(&service, ops).await,
-        Whole::Atomic => match atomic::execute(&service, ops, id).await {
-            Ok(results) => results,
-            Err(refusal) => return answer::op(&request, refusal, &service),
-        },
+    let done = match asked.whole {
+        Whole::No => Ok(each(&service, ops, &caller).await),
+        Whole::Atomic => whole(&service, ops, id, &caller).await,
+    };
+    let results = match done {
+        Ok(results) => results,
+        Err(refusal) => return answer::op(&request, refusal, &service),
     };
     for error in results.iter().filter_map(|result| result.error.as_ref()) {
         service.metrics.refusals.add(error.code);
@@ -55,6 +62,42 @@ pub(super) async fn batch(
         Form::Frames => encode_results(results.iter()),
         Form::Lines => encode_lines(&results),
     })
+}
+
+/// Does the ops that their caller may do; the others are refused, each by itself.
+async fn each(service: &Service, ops: Vec<Op>, caller: &Caller) -> Vec<OpResult> {
+    if caller.may_do_all_ops() {
+        return awake::execute(service, ops).await;
+    }
+    let refusals: Vec<_> = ops.iter().map(|op| admit::refused_op(caller, op)).collect();
+    let allowed = ops.into_iter().zip(&refusals);
+    let allowed = allowed.filter(|(_, refusal)| refusal.is_none());
+    let mut results = awake::execute(service, allowed.map(|(op, _)| op).collect())
+        .await
+        .into_iter();
+    let result = |refusal: Option<OpResult>| refusal.or_else(|| results.next());
+    refusals
+        .into_iter()
+        .map(result)
+        .map(Option::unwrap_or_default)
+        .collect()
+}
+
+/// Does all ops or none: none, too, if one of them is not for their caller.
+async fn whole(
+    service: &Service,
+    ops: Vec<Op>,
+    id: Option<RequestId>,
+    caller: &Caller,
+) -> AtomicAnswer {
+    let refused = |(at, op)| {
+        let refusal = admit::refused_op(caller, op)?;
+        Some(named(at, op, refusal))
+    };
+    match ops.iter().enumerate().find_map(refused) {
+        Some(refusal) => Err(refusal),
+        None => atomic::execute(service, ops, id).await,
+    }
 }
 
 /// What stands beside the body.

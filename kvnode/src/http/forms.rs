@@ -12,11 +12,16 @@ use kvclient::{
 };
 
 use super::{answer, awake, guard, request, request::BadRequest};
-use crate::{json::bytes_field, ownership::own_shard, service::Service};
+use crate::{access::Caller, json::bytes_field, ownership::own_shard, service::Service};
 
 /// `/get?key=`: the value as it is.
-pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn get(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
     let op = request::key_parameter(&request, &["key"]).and_then(|(key, _)| {
+        caller.may(|grant| grant.allows_key(key.as_bytes()))?;
         Ok(Op {
             key,
             action: Action::Get,
@@ -36,9 +41,14 @@ pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> Ht
 }
 
 /// `/set?key=&value=&ttl=`: stores a value.
-pub(super) async fn set(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn set(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
     let op = check(&request, &service).and_then(|()| {
         let (key, query) = request::key_parameter(&request, &["key", "value", "ttl"])?;
+        caller.may(|grant| grant.allows_key(key.as_bytes()))?;
         let Some(value) = query.bytes("value") else {
             return Err(BadRequest::new(
                 ErrorCode::BadParameter,
@@ -59,9 +69,14 @@ pub(super) async fn set(request: HttpRequest, service: web::Data<Service>) -> Ht
 }
 
 /// `/delete?key=`: removes a key.
-pub(super) async fn delete(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn delete(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
     let op = check(&request, &service).and_then(|()| {
         let (key, _) = request::key_parameter(&request, &["key"])?;
+        caller.may(|grant| grant.allows_key(key.as_bytes()))?;
         Ok(Op::new(key, Action::Delete))
     });
     write(&request, op, "deleted", &service).await

@@ -26,7 +26,7 @@ pub(super) fn check(request: &HttpRequest, service: &Service) -> Result<(), BadR
         *request.method(),
         Method::PUT | Method::POST | Method::DELETE
     ) {
-        check_origin(request)?;
+        check_origin(request, service)?;
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ fn check_host(host: &str, service: &Service) -> Result<(), BadRequest> {
 }
 
 /// Refuses what a page of another origin sent.
-fn check_origin(request: &HttpRequest) -> Result<(), BadRequest> {
+fn check_origin(request: &HttpRequest, service: &Service) -> Result<(), BadRequest> {
     let header = |name: &str| {
         request
             .headers()
@@ -100,7 +100,7 @@ fn check_origin(request: &HttpRequest) -> Result<(), BadRequest> {
     let foreign = match (header("sec-fetch-site"), header("origin")) {
         (Some(site), _) => !matches!(site, "same-origin" | "none"),
         (None, Some(origin)) => {
-            Some(origin.strip_prefix("http://").unwrap_or("?")) != header("host")
+            Some(service.config.scheme().strip(origin).unwrap_or("?")) != header("host")
         }
         (None, None) => false,
     };

@@ -20,6 +20,7 @@ use kvclient::{
 
 use super::{answer, awake, body, guard, past, request, request::BadRequest};
 use crate::{
+    access::{Caller, Denied, Need, Scope},
     metrics::{OpKind, OpOutcome},
     ownership::{Access, Decision},
     service::{Service, turned_away},
@@ -30,12 +31,17 @@ use crate::{
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Reads an entry.
-pub(super) async fn get(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn get(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
     let timing = timing(&request);
     let mut at = None;
     let op = request::key_and_query(&request).and_then(|(key, query)| {
         only(&query, &["key", "at"])?;
         at = query.parsed("at", "a position such as 3.1207", |text| text.parse().ok())?;
+        caller.may(|grant| grant.allows_key(key.as_bytes()))?;
         let terms = if is_ours(&key, Access::Read, &service) {
             request::terms(&request)?
         } else {
@@ -59,12 +65,16 @@ pub(super) async fn write(
     request: HttpRequest,
     payload: &mut web::Payload,
     service: web::Data<Service>,
+    caller: Caller,
 ) -> HttpResponse {
     let (arrived, timing) = (Instant::now(), timing(&request));
     let (key, query) = match request::key_and_query(&request) {
         Ok(found) => found,
         Err(error) => return refuse(&request, payload, error, &service).await,
     };
+    if let Err(denied) = may_write(&caller, &key, &query) {
+        return answer::refused_write(denied.into(), &service);
+    }
     // Ownership comes before anything else: what is another shard's is judged there. The body is read all the
     // same, so that a client that sends it sees the answer.
     let elsewhere = turned_away(
@@ -94,6 +104,14 @@ pub(super) async fn write(
         Ok(op) => run(&request, op, &service, timing).await,
         Err(error) => answer::op(&request, error.into_result(Some(Applied::No)), &service),
     }
+}
+
+/// Whether a caller who may write something may write this. A counter tells its value, so it reads, too.
+fn may_write(caller: &Caller, key: &Key, query: &Query) -> Result<(), Denied> {
+    if query.has("incr") {
+        caller.may(|grant| grant.allows(Need::Scope(Scope::Read)))?;
+    }
+    caller.may(|grant| grant.allows_key(key.as_bytes()))
 }
 
 fn action(request: &HttpRequest, query: &Query, body: Bytes) -> Result<Action, BadRequest> {
@@ -219,6 +237,9 @@ mod tests {
             slow_request: None,
             max_connections: 16,
             allow_get_writes: false,
+            tokens: None,
+            tls: None,
+            node_token: None,
             insecure_no_auth: false,
         };
         node::start_on(config, vec![listener]).await.unwrap()

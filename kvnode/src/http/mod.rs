@@ -1,10 +1,12 @@
-//! The route table and nothing else.
+//! From a request to its handler, and nothing else.
 //!
-//! One handler takes every request and matches the raw path, since keys are bytes and the framework's router would
-//! decode them to text first. Each arm decodes, asks the [`Service`], and encodes; no logic lives here.
+//! One handler takes every request and matches the raw path ([`path`]), since keys are bytes and the framework's router
+//! would decode them to text first. Each arm decodes, asks the [`Service`], and encodes; no logic lives here. Nothing
+//! is looked at before [`guard`] and [`admit`] have let the request in.
 
 mod accept;
 mod admin;
+mod admit;
 mod answer;
 mod awake;
 mod batch;
@@ -18,6 +20,8 @@ mod metrics;
 mod openapi;
 mod page;
 mod past;
+mod path;
+mod peer;
 mod request;
 mod scan;
 mod slow;
@@ -32,11 +36,13 @@ use actix_web::{
     http::{ConnectionType, Method},
     web::{self, ServiceConfig},
 };
-use kvclient::wire::{error::ErrorCode, route};
+use kvclient::wire::error::ErrorCode;
 
 pub(crate) use admin::ClusterStatus;
+pub(crate) use peer::keep as keep_peer;
 
-use crate::{begun, service::Service};
+use crate::{access::Caller, begun, service::Service};
+use path::Path;
 use request::BadRequest;
 
 /// Puts the table into an application.
@@ -55,10 +61,7 @@ async fn dispatch(
     let asked = request.clone();
     let is_chunked = request.headers().contains_key("transfer-encoding");
     let method = request.method().clone();
-    let response = match guard::check(&request, &service) {
-        Ok(()) => handle(request, &mut payload, service.clone(), cluster_status).await,
-        Err(error) => answer::refused_write(error, &service),
-    };
+    let response = let_in(request, &mut payload, service.clone(), cluster_status).await;
     slow::note(&asked, &response, arrived, &service);
     let mut response = unread::counted(response, &method, &service);
     service.metrics.answered(response.status().as_u16());
@@ -72,84 +75,72 @@ async fn dispatch(
     }
 }
 
-async fn handle(
+/// Handles what may be asked by who asks it.
+async fn let_in(
     request: HttpRequest,
     payload: &mut web::Payload,
     service: web::Data<Service>,
     cluster_status: web::Data<ClusterStatus>,
 ) -> HttpResponse {
-    let path = request.uri().path();
-    let is_entry = path
-        .strip_prefix(route::KV)
-        .is_some_and(|rest| rest.starts_with('/'))
-        || (path == route::KV && request.uri().query().is_some_and(has_key));
-    let method = request.method().clone();
-    let get = matches!(method, Method::GET | Method::HEAD);
-    if is_entry {
-        return match method {
-            Method::GET | Method::HEAD => kv::get(request, service).await,
-            Method::PUT | Method::DELETE | Method::POST => {
-                kv::write(request, payload, service).await
-            }
-            _ => not_allowed("GET, HEAD, PUT, DELETE, POST", &service),
+    if let Err(error) = guard::check(&request, &service) {
+        let refusal = answer::refused_write(error, &service);
+        return match service.admission.asks() {
+            true => admit::conceal(refusal),
+            false => refusal,
         };
     }
-    match path {
-        route::BATCH if method == Method::POST => batch::batch(request, payload, service).await,
-        route::BATCH => not_allowed("POST", &service),
-        route::SET | route::DELETE if method != Method::GET => not_allowed("GET", &service),
-        route::SET => forms::set(request, service).await,
-        route::DELETE => forms::delete(request, service).await,
-        _ if !get => unknown_or_not_allowed(path, &service),
-        route::KV => scan::scan(request, service).await,
-        route::WATCH => watch::watch(request, service).await,
-        route::GET => forms::get(request, service).await,
-        route::ROUTE => forms::route(request, service).await,
-        route::CLUSTER_MAP => admin::map(request, service).await,
-        route::CLUSTER_STATUS => admin::cluster_status(service, cluster_status).await,
-        route::STATUS => admin::status(service).await,
-        route::STATUS_HISTORY => admin::history(request, service).await,
-        route::STATUS_SUMS => sums::sums(request, service).await,
-        route::HEALTHZ => admin::healthz(service).await,
-        route::READYZ => admin::readyz(service).await,
-        route::METRICS => metrics::metrics(request, service).await,
-        route::OPENAPI => openapi::openapi(&service),
-        route::PAGE => page::index(&request, &service),
-        route::LOG => log::log(request, service).await,
-        route::SNAPSHOT => log::snapshot(request, service).await,
-        _ => page::file(path, &request, &service).unwrap_or_else(|| no_such_path(path, &service)),
+    let path = Path::of(&request);
+    match admit::caller(&request, path, &service).await {
+        Ok(Caller::Stranger) => {
+            let stranger = Caller::Stranger;
+            let answer = handle(path, request, payload, service, cluster_status, stranger);
+            admit::conceal(answer.await)
+        }
+        Ok(caller) => handle(path, request, payload, service, cluster_status, caller).await,
+        Err(refusal) => refusal,
     }
 }
 
-fn has_key(query: &str) -> bool {
-    query
-        .split('&')
-        .any(|part| part == "key" || part.starts_with("key="))
-}
-
-const READ_ONLY_PATHS: &[&str] = &[
-    route::KV,
-    route::GET,
-    route::ROUTE,
-    route::CLUSTER_MAP,
-    route::CLUSTER_STATUS,
-    route::STATUS,
-    route::STATUS_HISTORY,
-    route::STATUS_SUMS,
-    route::HEALTHZ,
-    route::READYZ,
-    route::METRICS,
-    route::OPENAPI,
-    route::PAGE,
-    route::WATCH,
-    route::LOG,
-    route::SNAPSHOT,
-];
-
-fn unknown_or_not_allowed(path: &str, service: &Service) -> HttpResponse {
-    match READ_ONLY_PATHS.contains(&path) || page::is_file(path) {
-        true => not_allowed("GET, HEAD", service),
-        false => no_such_path(path, service),
+async fn handle(
+    path: Path,
+    request: HttpRequest,
+    payload: &mut web::Payload,
+    service: web::Data<Service>,
+    cluster_status: web::Data<ClusterStatus>,
+    caller: Caller,
+) -> HttpResponse {
+    if !path.takes(request.method()) {
+        return match path.methods() {
+            Some(methods) => not_allowed(methods, &service),
+            None => no_such_path(request.uri().path(), &service),
+        };
+    }
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    match path {
+        Path::Entry if reads => kv::get(request, service, caller).await,
+        Path::Entry => kv::write(request, payload, service, caller).await,
+        Path::Scan => scan::scan(request, service, caller).await,
+        Path::Batch => batch::batch(request, payload, service, caller).await,
+        Path::Watch => watch::watch(request, service, caller).await,
+        Path::Get => forms::get(request, service, caller).await,
+        Path::Set => forms::set(request, service, caller).await,
+        Path::Delete => forms::delete(request, service, caller).await,
+        Path::Route => forms::route(request, service).await,
+        Path::ClusterMap => admin::map(request, service).await,
+        Path::ClusterStatus => admin::cluster_status(service, cluster_status).await,
+        Path::Status => admin::status(service).await,
+        Path::StatusHistory => admin::history(request, service).await,
+        Path::Healthz => admin::healthz(service).await,
+        Path::Readyz => admin::readyz(service, caller).await,
+        Path::Metrics => metrics::metrics(request, service).await,
+        Path::OpenApi => openapi::openapi(&service),
+        Path::StatusSums => sums::sums(request, service).await,
+        Path::Page => page::index(&request, &service),
+        Path::PageFile => page::file(request.uri().path(), &request, &service)
+            .unwrap_or_else(|| no_such_path(request.uri().path(), &service)),
+        Path::Log => log::log(request, service).await,
+        Path::Snapshot => log::snapshot(request, service).await,
+        Path::Nowhere => no_such_path(request.uri().path(), &service),
     }
 }
 

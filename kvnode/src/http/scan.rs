@@ -33,6 +33,7 @@ use kvclient::{
 
 use super::{accept, answer, request, request::BadRequest};
 use crate::{
+    access::Caller,
     ownership::own_shard,
     service::{Service, read_failed},
     storage::Storage,
@@ -57,9 +58,18 @@ const PAGE_BYTES: usize = 256 << 10;
 const PAGE_ENTRIES: usize = 1_024;
 
 /// Answers a scan.
-pub(super) async fn scan(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn scan(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
     let arrived = Instant::now();
-    let asked = Asked::of(&request).and_then(|asked| Ok((asked, request::terms(&request)?)));
+    let asked = Asked::of(&request).and_then(|asked| {
+        let (start, end) = (asked.range.start.as_ref(), asked.range.end.as_ref());
+        let (start, end) = (start.map(|key| &key[..]), end.map(|key| &key[..]));
+        caller.may(|grant| grant.allows_range(start, end))?;
+        Ok((asked, request::terms(&request)?))
+    });
     let (asked, terms) = match asked {
         Ok(asked) => asked,
         Err(error) => return answer::refused(error, &service),
@@ -71,7 +81,7 @@ pub(super) async fn scan(request: HttpRequest, service: web::Data<Service>) -> H
     if *request.method() == Method::HEAD {
         return head(asked.format, storage.store.visible(), &service).finish();
     }
-    let mut scan = Scan::new(asked, storage, service.clone());
+    let mut scan = Scan::new(asked, storage, service.clone(), caller);
     match scan.chunk().await {
         Ok(first) => head(scan.format, scan.position, &service).streaming(body(scan, first)),
         Err(refusal) => answer::op(&request, refusal, &service),
@@ -247,6 +257,7 @@ fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
 /// A scan on its way.
 struct Scan {
     service: web::Data<Service>,
+    caller: Caller,
     storage: Arc<Storage>,
     /// What is left of the range.
     range: ScanRange,
@@ -263,9 +274,15 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(asked: Asked, storage: Arc<Storage>, service: web::Data<Service>) -> Self {
+    fn new(
+        asked: Asked,
+        storage: Arc<Storage>,
+        service: web::Data<Service>,
+        caller: Caller,
+    ) -> Self {
         Self {
             service,
+            caller,
             storage,
             range: asked.range,
             content: asked.content,
@@ -299,6 +316,10 @@ impl Scan {
         if !self.service.still_reads(&Arc::downgrade(&self.storage)) {
             let message = "this node no longer reads the data that this scan began on; go on with another scan";
             return Err(OpResult::refused(ErrorCode::NotReady, message, None));
+        }
+        if !self.service.admission.still_admits(&self.caller) {
+            let message = "the token that this scan began with has ended";
+            return Err(OpResult::refused(ErrorCode::Unauthorized, message, None));
         }
         let limits = ScanLimits {
             max_entries: self.page_entries,

@@ -21,7 +21,8 @@
 //! The events come from the [`Feed`](crate::feed::Feed), which tells only what readers see already. A piece is taken
 //! when the connection has taken the one before. A watch holds neither store nor log back: one that is slower than the
 //! log's retention is told so. The stream ends, to be resumed elsewhere or later, when the node stops, when a replica
-//! changes to another copy of the data, and when its log has parted from the primary's.
+//! changes to another copy of the data, when its log has parted from the primary's, and when the token it was begun
+//! with ends or is taken out.
 
 use std::{
     io,
@@ -42,6 +43,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{answer, request, request::BadRequest};
 use crate::{
+    access::Caller,
     feed::{Follow, Pieces, position_event},
     log::{Log, LogError},
     service::Service,
@@ -52,8 +54,16 @@ use crate::{
 const POSITION_EVERY: Duration = Duration::from_secs(5);
 
 /// Answers a watch.
-pub(super) async fn watch(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
-    let (prefix, from) = match asked(&request) {
+pub(super) async fn watch(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
+    let asked = asked(&request).and_then(|(prefix, from)| {
+        caller.may(|grant| grant.allows_prefix(&prefix))?;
+        Ok((prefix, from))
+    });
+    let (prefix, from) = match asked {
         Ok(asked) => asked,
         Err(error) => return answer::refused(error, &service),
     };
@@ -70,7 +80,7 @@ pub(super) async fn watch(request: HttpRequest, service: web::Data<Service>) -> 
     if *request.method() == Method::HEAD {
         return answer.finish();
     }
-    let watch = Watch::new(service, &storage, at, prefix);
+    let watch = Watch::new(service, &storage, at, prefix, caller);
     let body = stream::unfold(watch, async |mut watch| {
         let chunk = watch.next().await?;
         Some((chunk, watch))
@@ -175,6 +185,7 @@ fn refuse_truncated(storage: &Storage, after: Position) -> Option<OpResult> {
 /// A watch on its way.
 struct Watch {
     service: web::Data<Service>,
+    caller: Caller,
     /// Only to see whether it is still in force: a watch keeps no store open.
     storage: Weak<Storage>,
     follow: Follow,
@@ -200,10 +211,12 @@ impl Watch {
         storage: &Arc<Storage>,
         at: Position,
         prefix: Bytes,
+        caller: Caller,
     ) -> Self {
         service.metrics.opened_watch();
         Self {
             service,
+            caller,
             storage: Arc::downgrade(storage),
             follow: storage.feed.follow(prefix, at),
             events: Pieces::default(),
@@ -239,6 +252,7 @@ impl Watch {
     fn goes_on(&self) -> bool {
         !self.follow.is_over()
             && !self.service.stopping.is_cancelled()
+            && self.service.admission.still_admits(&self.caller)
             && self.service.still_reads(&self.storage)
     }
 

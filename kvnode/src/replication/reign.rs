@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use kvclient::{
+    attempt::AttemptError,
     faults::{self, Guarantee},
     node_client::NodeClient,
     position::{Epoch, Position},
@@ -100,8 +101,10 @@ pub(crate) async fn ask(client: &NodeClient, nodes: &[Address]) -> Vec<Standing>
     let asked = nodes.iter().map(async |node| {
         loop {
             let left = until.checked_duration_since(Instant::now())?;
-            if let Some(standing) = ask_once(client, node, left).await {
-                return Some(standing);
+            match ask_once(client, node, left).await {
+                Said::Standing(standing) => return Some(standing),
+                Said::Refused => return None,
+                Said::NotYet => {}
             }
             tokio::time::sleep(ASK_EVERY.min(left)).await;
         }
@@ -109,9 +112,33 @@ pub(crate) async fn ask(client: &NodeClient, nodes: &[Address]) -> Vec<Standing>
     join_all(asked).await.into_iter().flatten().collect()
 }
 
-async fn ask_once(client: &NodeClient, node: &Address, within: Duration) -> Option<Standing> {
-    let json = client.get_json(node, route::STATUS, within).await.ok()?;
-    let status: NodeStatus = serde_json::from_value(json).ok()?;
+/// What came of asking a node once.
+enum Said {
+    Standing(Standing),
+    /// It may yet tell.
+    NotYet,
+    /// It does not know this node's token.
+    Refused,
+}
+
+async fn ask_once(client: &NodeClient, node: &Address, within: Duration) -> Said {
+    match client.get_json(node, route::STATUS, within).await {
+        Ok(json) => standing(json).map_or(Said::NotYet, Said::Standing),
+        Err(AttemptError::Refused(refusal)) if matches!(refusal.status, 401 | 403) => {
+            tracing::error!(
+                %node,
+                why = refusal.message,
+                "does not say how far it is, since it refuses this node's token (--node-token-file)"
+            );
+            Said::Refused
+        }
+        Err(_) => Said::NotYet,
+    }
+}
+
+/// What a node says; `None` while it does not know yet.
+fn standing(status: serde_json::Value) -> Option<Standing> {
+    let status: NodeStatus = serde_json::from_value(status).ok()?;
     if status.recovering {
         return None;
     }

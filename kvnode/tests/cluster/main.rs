@@ -22,4 +22,6 @@ mod start;
 #[allow(dead_code, reason = "shared with the fault tests, which use the rest")]
 mod support;
 mod timing;
+mod tls;
+mod tokens;
 mod tool;

@@ -144,7 +144,7 @@ async fn nothing_in_a_request_changes_where_it_is_sent() {
             let answer = raw(&node.address, head(method, &uri, headers));
             assert_redirects(&answer, owner_of(&key), &uri, &uri);
             let location = answer.header("location").expect("a location");
-            let target = redirect::target(location).expect("a node");
+            let target = redirect::target(kvclient::Scheme::Http, location).expect("a node");
             assert_eq!(target, owner_of(&key).to_address(), "{uri}");
         }
     }
@@ -172,7 +172,7 @@ async fn nothing_in_a_request_changes_where_it_is_sent() {
     let answer = raw(&node.address, &absolute);
     if let Some(location) = answer.header("location") {
         assert_eq!(
-            redirect::target(location),
+            redirect::target(kvclient::Scheme::Http, location),
             Some(cluster.primary(1).to_address()),
             "{absolute}"
         );

@@ -62,6 +62,8 @@ const ROWS: &[(&str, &str)] = &[
     ("E5", "everything oversize"),
     ("E6", "odd and smuggled HTTP"),
     ("E7", "hostile pages in a browser"),
+    ("E8", "every path and method, asked by every kind of caller"),
+    ("E9", "redirects to where a token does not belong"),
     ("E10", "keys, values and headers in logs and metrics"),
     (
         "F1",

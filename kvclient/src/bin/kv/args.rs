@@ -9,10 +9,13 @@ use kvclient::{Consistency, Position, Session};
 use crate::{
     backup::args::{BackupArgs, RestoreArgs},
     bench::args::BenchArgs,
+    cert::CertCommand,
     exit,
     lines::args::{ExportArgs, ImportArgs},
     terms::{AckArgs, Moment, Who, duration, moment},
     text::KeyFormat,
+    tls::TlsArgs,
+    token::TokenCommand,
     top::args::TopArgs,
     verify::args::VerifyArgs,
 };
@@ -53,6 +56,9 @@ pub(crate) struct ClusterArgs {
         action = ArgAction::Set
     )]
     pub(crate) node: Option<Vec<String>>,
+    /// Who you are, to nodes that ask: a token in a file of mode 0600 [env: KV_TOKEN, the token itself]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) token_file: Option<PathBuf>,
     /// Longest time for an op, such as 500ms or 5s [default: 5s; watch: 1m without an answer]
     #[arg(long, value_name = "TIME", global = true, value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
@@ -65,6 +71,8 @@ pub(crate) struct ClusterArgs {
     /// Remember here what was written and read, so that later commands see at least that
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) session_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 /// How keys are typed and results are shown.
@@ -153,6 +161,9 @@ pub(crate) enum Command {
     /// Reads and writes of the last second, their times, lag, sizes, memory; on top all nodes together, with a minute behind
     /// them. Where standard output is no terminal, one table. NO_COLOR is heeded.
     Top(TopArgs),
+    /// Make certificates for a trial of TLS; needs no cluster
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Print the shard map that is in force
     Map,
     /// Copy the cluster into a directory, or bring the copy there up to date
@@ -182,6 +193,9 @@ pub(crate) enum Command {
     /// --clean-up removes them. Reads ask the primary, as all of kv, unless --consistency says otherwise. Ops that fail
     /// are counted by reason; the exit code is that of the worst of them, or 130 after Ctrl-C.
     Bench(BenchArgs),
+    /// Make tokens for nodes that ask who one is; needs no cluster
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Print a script that lets a shell complete what is typed
     ///
     /// bash: source <(kv completions bash). zsh: kv completions zsh > _kv, in a directory of $fpath. fish: kv
@@ -262,6 +276,8 @@ impl Command {
             | Self::Verify(_)
             | Self::Top(_)
             | Self::Doctor
+            | Self::Cert(_)
+            | Self::Token(_)
             | Self::Completions { .. }
             | Self::Man { .. } => None,
         }

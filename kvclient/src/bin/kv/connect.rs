@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use kvclient::{CallHistory, Client, ClientBuilder, Consistency, ShardMap, shard_map::toml};
+use kvclient::{
+    CallHistory, Client, ClientBuilder, Consistency, ShardMap, Token,
+    node_client::NodeClientOptions, shard_map::toml,
+};
 
 use crate::{
     args::{Cli, ClusterArgs},
@@ -26,6 +29,8 @@ const DEFAULT_MAP: &str = "sharding.toml";
 pub(crate) struct Connected {
     pub(crate) kv: Client,
     pub(crate) seed: Seed,
+    /// How nodes are reached, and what they are shown.
+    pub(crate) nodes: NodeClientOptions,
     pub(crate) timeout: Option<Duration>,
     /// How new reads are.
     pub(crate) consistency: Consistency,
@@ -68,9 +73,9 @@ impl Seed {
         }
     }
 
-    async fn builder(&self) -> Result<ClientBuilder, Failure> {
+    async fn builder(&self, options: &NodeClientOptions) -> Result<ClientBuilder, Failure> {
         match self {
-            Self::Nodes(nodes) => Ok(ClientBuilder::connect(nodes).await?),
+            Self::Nodes(nodes) => Ok(ClientBuilder::connect_with(nodes, options.clone()).await?),
             Self::File(path) => Ok(ClientBuilder::new(read_map(path)?)),
             Self::UsualFile => match read_map(DEFAULT_MAP.as_ref()) {
                 Err(Failure::Usage(_)) if !Path::new(DEFAULT_MAP).exists() => {
@@ -95,7 +100,10 @@ impl Connected {
             Some(_) => Consistency::ReadYourWrites,
             None => Consistency::Primary,
         };
-        let builder = seed.builder().await?;
+        let mut nodes = NodeClientOptions::default();
+        nodes.tls = args.tls.read(|name| std::env::var_os(name))?;
+        nodes.token = token(args, |name| std::env::var_os(name))?;
+        let builder = seed.builder(&nodes).await?.node_client(nodes.clone());
         let consistency = args.consistency.unwrap_or(default);
         let builder = builder.consistency(consistency);
         let builder = match args.timeout {
@@ -113,6 +121,7 @@ impl Connected {
         Ok(Self {
             kv,
             seed,
+            nodes,
             timeout: args.timeout,
             consistency,
             history,
@@ -130,6 +139,23 @@ impl Connected {
     pub(crate) fn history(&self) -> Option<String> {
         self.history.as_ref().map(ToString::to_string)
     }
+}
+
+/// A file counts before the variable. There is no flag for the token itself: everybody on a machine sees what was typed.
+fn token(
+    args: &ClusterArgs,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<Token>, Failure> {
+    if let Some(path) = &args.token_file {
+        let token = Token::from_file(path);
+        return token
+            .map(Some)
+            .map_err(|error| Failure::Usage(error.to_string()));
+    }
+    let token = variable("KV_TOKEN").filter(|token| !token.is_empty());
+    let parse = |token: OsString| token.to_string_lossy().trim().parse();
+    let wrong = |error| Failure::Usage(format!("KV_TOKEN: {error}"));
+    token.map(parse).transpose().map_err(wrong)
 }
 
 fn read_map(path: &Path) -> Result<ShardMap, Failure> {

@@ -6,6 +6,7 @@
 mod args;
 mod backup;
 mod bench;
+mod cert;
 mod connect;
 mod doctor;
 mod entries;
@@ -25,6 +26,8 @@ mod status;
 mod stop;
 mod terms;
 mod text;
+mod tls;
+mod token;
 mod top;
 mod undo;
 mod verify;
@@ -81,12 +84,10 @@ async fn run(cli: &Cli, out: &mut Out) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Completions { shell } => return completions(*shell, out),
         Command::Man { dir } => return man::man(dir, out),
+        Command::Cert(command) => return cert::cert(command, out),
+        Command::Token(command) => return token::token(command, out),
+        Command::Backup(args) if args.verify => return backup::verify(args, out),
         _ => {}
-    }
-    if let Command::Backup(args) = &cli.command
-        && args.verify
-    {
-        return backup::verify(args, out);
     }
     let connected = Connected::new(cli).await?;
     let ran = command(cli, &connected, out).await;
@@ -135,6 +136,8 @@ async fn command(cli: &Cli, connected: &Connected, out: &mut Out) -> Result<Exit
         Command::Top(args) => top::top(connected, args, out).await,
         Command::Doctor => doctor::doctor(connected, out).await,
         Command::Verify(args) => verify::verify(connected, args, out).await,
+        Command::Cert(command) => cert::cert(command, out),
+        Command::Token(command) => token::token(command, out),
         Command::Completions { shell } => completions(*shell, out),
         Command::Man { dir } => man::man(dir, out),
     }

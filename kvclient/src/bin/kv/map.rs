@@ -18,7 +18,7 @@ use crate::{
 
 /// Prints the newest map that any node has.
 pub(crate) async fn map(connected: &Connected, out: &mut Out) -> Result<Exit, Failure> {
-    let maps = Asker::new(connected.timeout)?.maps(&connected.kv).await;
+    let maps = Asker::new(connected)?.maps(&connected.kv).await;
     let Some(newest) = maps.newest() else {
         return nobody(connected, &maps, out);
     };

@@ -4,13 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use kvclient::{
-    Client, ShardMap,
-    attempt::AttemptError,
-    node_client::{NodeClient, NodeClientOptions},
-    shard_map::Address,
+    Client, ShardMap, attempt::AttemptError, node_client::NodeClient, shard_map::Address,
 };
 
-use crate::failure::Failure;
+use crate::{connect::Connected, failure::Failure};
 
 /// Longest wait for a node that does not answer, if nobody says otherwise: it answers in a few ms if it is well.
 const ASK_FOR: Duration = Duration::from_secs(2);
@@ -27,10 +24,10 @@ pub(crate) struct Maps {
 }
 
 impl Asker {
-    pub(crate) fn new(timeout: Option<Duration>) -> Result<Self, Failure> {
+    pub(crate) fn new(connected: &Connected) -> Result<Self, Failure> {
         Ok(Self {
-            nodes: NodeClient::new(NodeClientOptions::default())?,
-            timeout: timeout.unwrap_or(ASK_FOR),
+            nodes: NodeClient::new(connected.nodes.clone())?,
+            timeout: connected.timeout.unwrap_or(ASK_FOR),
         })
     }
 

@@ -35,7 +35,7 @@ struct Said {
 
 /// Prints a line for each node; says no if one of them does not answer or is not ready.
 pub(crate) async fn status(connected: &Connected, out: &mut Out) -> Result<Exit, Failure> {
-    let asker = Asker::new(connected.timeout)?;
+    let asker = Asker::new(connected)?;
     let (seed, maps) = (connected.kv.map(), asker.maps(&connected.kv).await);
     let newest = maps.newest().filter(|map| map.version() > seed.version());
     let all = ask_all(&asker, newest.unwrap_or(&seed)).await;

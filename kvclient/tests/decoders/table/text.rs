@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use kvclient::{
-    Session,
+    Scheme, Session,
     key::{Plus, escape, unescape},
     position::Position,
     shard_map::{Address, json, toml},
@@ -102,10 +102,21 @@ pub(crate) const ADDRESS: Decoder = Decoder {
 pub(crate) const LOCATION: Decoder = Decoder {
     name: "location",
     decode: |input| {
-        let target = redirect::target(text(input)?)?;
-        Some(redirect::location(&target, "/kv/a").into())
+        let found = [Scheme::Http, Scheme::Https]
+            .into_iter()
+            .find_map(|scheme| {
+                let target = redirect::target(scheme, text(input)?)?;
+                Some(redirect::location(scheme, &target, "/kv/a"))
+            });
+        found.map(Into::into)
     },
-    valid: || texts(&["http://localhost:8081/kv/a%2Fb?ttl=9s", "http://[::1]:80"]),
+    valid: || {
+        texts(&[
+            "http://localhost:8081/kv/a%2Fb?ttl=9s",
+            "https://localhost:8081/kv/a",
+            "http://[::1]:80",
+        ])
+    },
 };
 
 /// The body of a refusal.

@@ -1,25 +1,21 @@
 //! The process, under the names that every dashboard knows.
 
-use std::{
-    fs,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{fs, time::SystemTime};
 
 use prometheus_client::registry::Registry;
 
-use super::sample::gauge;
+use super::sample::{gauge, seconds_since_epoch};
 use crate::memory::Memory;
 
 /// The process, as Linux tells. What it does not tell is left out.
 pub(super) fn process(started_at: SystemTime) -> Registry {
     let mut registry = Registry::with_prefix("process");
-    let since_epoch = started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let help = "When the node started, in Unix seconds";
     gauge(
         &mut registry,
         "start_time_seconds",
         help,
-        since_epoch.as_secs_f64(),
+        seconds_since_epoch(started_at),
     );
     let memory = Memory::now();
     if let Some(bytes) = memory.resident_bytes {
@@ -40,6 +36,8 @@ pub(super) fn process(started_at: SystemTime) -> Registry {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use prometheus_client::encoding::text;
 
     use super::*;

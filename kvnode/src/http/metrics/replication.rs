@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::sample::{Label, gauge};
+use super::sample::{Label, gauge, seconds_since_epoch};
 use crate::{ownership::own_shard, service::Service};
 
 /// Version, role, and whether it serves.
@@ -24,6 +24,14 @@ pub(super) fn node(registry: &mut Registry, service: &Service) {
     );
     let ready = u64::from(service.ready().is_ok());
     gauge(registry, "ready", "Whether the node serves", ready);
+    if let Some(tls) = &service.config.tls {
+        gauge(
+            registry,
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the node's certificate ends, or the first one of its chain",
+            seconds_since_epoch(tls.expires()),
+        );
+    }
 }
 
 /// Lag, of this node or of its replicas.

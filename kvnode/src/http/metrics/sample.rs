@@ -1,6 +1,9 @@
 //! One metric with its value, as it is at a scrape.
 
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{
     encoding::{EncodeCounterValue, EncodeGaugeValue},
@@ -25,4 +28,10 @@ where
     N: EncodeGaugeValue + Debug + Send + Sync + 'static,
 {
     registry.register(name, help, ConstGauge::new(value));
+}
+
+/// A moment as metrics have it.
+pub(super) fn seconds_since_epoch(moment: SystemTime) -> f64 {
+    let since = moment.duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }

@@ -29,6 +29,9 @@ export function warnings(nodes, here) {
   const texts = [];
   const open = nodes.filter((node) => node.insecure_no_auth).map((node) => node.address);
   if (open.length) texts.push(`Anyone on the network may read and write: ${open.join(", ")} (insecure_no_auth)`);
+  for (const { address, tokens_trouble: why } of nodes) {
+    if (why) texts.push(`${address} goes by older tokens than those of its file: ${why}`);
+  }
   for (const node of nodes) texts.push(...mapWarning(node, here), ...replicaWarnings(node, nodes));
   return texts;
 }

@@ -195,6 +195,16 @@ impl Raw {
         Some(answer)
     }
 
+    /// Everything up to these bytes; panics if the connection ends or nothing comes for too long before.
+    pub(crate) fn up_to(&mut self, end: &str) -> String {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(end.as_bytes()) {
+            let more = self.read_more(&mut bytes);
+            assert!(more, "no {end:?} in {}", bytes.escape_ascii());
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     fn read_more(&mut self, bytes: &mut Vec<u8>) -> bool {
         let mut part = [0; 64 << 10];
         match self.0.read(&mut part) {

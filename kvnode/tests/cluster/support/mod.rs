@@ -1,12 +1,16 @@
 //! What all topics share: real nodes on this machine, HTTP to them, links that break, and a memory of what was
 //! acknowledged.
 
+#[path = "../../../../kvclient/tests/support/certificates.rs"]
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod oracle;
 pub(crate) mod ports;
 pub(crate) mod report;
+pub(crate) mod tls;
+pub(crate) mod tokens;
 pub(crate) mod writers;
 
 use std::{

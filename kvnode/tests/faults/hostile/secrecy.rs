@@ -1,10 +1,14 @@
-//! E10: keys, values and headers in logs, metrics and messages. Whatever stands in a request, a log event is one line
+//! E10: keys, values, headers and tokens in logs, metrics and messages. Whatever stands in a request, a log event is one line
 //! without control characters, and no value and no secret stands in any.
+
+use rustix::process::Signal;
 
 use crate::support::{
     cluster::{Cluster, Node, Shape},
+    eventually,
     http::{Ask, Raw, head},
     report::{self, Row},
+    tokens::{Doors, Entry, by, text_of, write_private},
 };
 
 /// Stands in every value, and in headers that would hold a secret.
@@ -58,12 +62,106 @@ async fn e10_logs_and_metrics_hold_no_values_and_no_control_characters() {
             lines += said.lines().count();
         }
     }
+    let (asked, told) = doors().await;
+    answers += asked;
+    lines += told;
     row.rounds = answers;
     row.figures = format!(
         "{answers} requests with line breaks, escapes, NUL and JSON in keys, values and headers; {lines} log lines, each \
-         one event; 0 control characters, 0 values, 0 secrets in logs and metrics"
+         one event; 0 control characters, 0 values, 0 secrets, 0 tokens in logs, metrics and status"
     );
     row.save();
+}
+
+/// Nodes that ask for tokens, good ones and bad ones, and token files with a token where its digest belongs: none is told.
+/// How many requests were answered, and how many lines logged.
+async fn doors() -> (usize, usize) {
+    let (mut answers, mut lines) = (0, 0);
+    for format in ["text", "json"] {
+        let cluster = Cluster::prepare(Shape::pair());
+        let app = Entry::new("app", &["read", "write"]);
+        let over = Entry {
+            expires: Some("2020-01-01T00:00:00Z"),
+            ..Entry::new("over", &["read"])
+        };
+        let doors = Doors::new(cluster.dir(), &[app, over]);
+        let format = ["--log-format", format, "--log-level", "trace"];
+        let flags = [&doors.flags()[..], &format].concat();
+        cluster.nodes().iter().for_each(|node| node.spawn(&flags));
+        for node in cluster.nodes() {
+            node.wait_ready().await;
+            answers += knock(node).await;
+        }
+        let digest_is_token = format!(
+            "[[tokens]]\nname = \"a\"\nsha256 = \"{}\"\nscopes = [\"read\"]\n",
+            text_of("app")
+        );
+        write_private(&doors.tokens, &digest_is_token);
+        for node in cluster.nodes() {
+            node.signal(Signal::HUP);
+            let trouble = eventually("the mistake is told", async || {
+                let status = node
+                    .send(by("app", Ask::new("GET", "/status")))
+                    .await
+                    .json();
+                status["tokens_trouble"]
+                    .as_str()
+                    .map(|_| status.to_string())
+            })
+            .await;
+            let metrics = node
+                .send(by("app", Ask::new("GET", "/metrics")))
+                .await
+                .text();
+            node.stop().await;
+            let said = node.said();
+            for text in [&said, &trouble, &metrics] {
+                let told = [
+                    text_of("app"),
+                    text_of("over"),
+                    text_of("nodes"),
+                    SECRET.to_owned(),
+                ]
+                .into_iter()
+                .find(|secret| text.contains(secret.as_str()));
+                assert_eq!(told, None, "{text}");
+            }
+            lines += said.lines().count();
+        }
+    }
+    (answers, lines)
+}
+
+/// Shows a node tokens in every way there is; how many answers came.
+async fn knock(node: &Node) -> usize {
+    let mut count = 0;
+    for uri in [
+        "/kv/k",
+        "/status",
+        "/log?after=0",
+        "/watch?after=x",
+        "/nowhere",
+    ] {
+        let token = text_of("app");
+        for ask in [
+            by("app", Ask::new("GET", uri)),
+            by("over", Ask::new("GET", uri)),
+            Ask::new("GET", uri).header("authorization", SECRET),
+            Ask::new("GET", uri).header("authorization", format!("Bearer {SECRET}")),
+            Ask::new("GET", uri).header("authorization", format!("Basic {token}")),
+            by("app", Ask::new("PUT", uri))
+                .header("cookie", &token)
+                .body("v"),
+            by("app", Ask::new("GET", uri)).header("kv-ack", &token),
+            by("app", Ask::new("GET", uri)).header("host", format!("{token}.example")),
+        ] {
+            let answer = node.send(ask).await;
+            let repeats = answer.text().contains(SECRET);
+            assert!(!repeats, "{}", answer.text());
+            count += 1;
+        }
+    }
+    count
 }
 
 /// Unescaped, a message carries what stood in the request. The search of logs finds what a careless line would say.

@@ -38,7 +38,7 @@ pub(crate) async fn back_up(
     out: &mut Out,
 ) -> Result<Exit, Failure> {
     let dir = BackupDir::create(&args.dir)?;
-    let asker = Asker::new(connected.timeout)?;
+    let asker = Asker::new(connected)?;
     let teller = Teller::new();
     let mut stop = pin!(stopped());
     let exit = tokio::select! {
@@ -120,7 +120,7 @@ pub(crate) async fn restore(
     out: &mut Out,
 ) -> Result<Exit, Failure> {
     let dir = BackupDir::open(&args.dir)?;
-    let asker = Asker::new(connected.timeout)?;
+    let asker = Asker::new(connected)?;
     let options = options(args);
     let teller = Teller::new();
     let report = |report: RestoreReport<'_>| tell_restore(&teller, report);

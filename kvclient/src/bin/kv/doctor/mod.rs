@@ -22,7 +22,7 @@ use crate::{
 
 /// Prints what is wrong; says no if any of it is an error.
 pub(crate) async fn doctor(connected: &Connected, out: &mut Out) -> Result<Exit, Failure> {
-    let asker = Asker::new(connected.timeout)?;
+    let asker = Asker::new(connected)?;
     let own = connected.kv.map();
     let in_force = asker.in_force(&connected.kv).await;
     let (nodes, hosts) = join(facts::gather(&asker, &in_force), facts::hosts(&in_force)).await;

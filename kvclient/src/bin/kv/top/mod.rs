@@ -33,7 +33,7 @@ pub(crate) async fn top(
     args: &TopArgs,
     out: &mut Out,
 ) -> Result<Exit, Failure> {
-    let asker = Asker::new(connected.timeout)?;
+    let asker = Asker::new(connected)?;
     let map = asker.first_map(&connected.kv).await;
     let views = views(&map);
     let is_live = !args.once && out.format == Format::Text;

@@ -30,7 +30,7 @@ pub(crate) async fn verify(
     args: &VerifyArgs,
     out: &mut Out,
 ) -> Result<Exit, Failure> {
-    let asker = Asker::new(connected.timeout)?;
+    let asker = Asker::new(connected)?;
     let map = asker.in_force(&connected.kv).await;
     let progress = Progress::default();
     let compared = {
