@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use kvclient::{
-    Client, Position,
+    Client, Consistency, Position,
     wire::log::{Effect, Frame},
 };
 
@@ -79,9 +79,11 @@ pub(crate) fn now_ms() -> u64 {
 /// How far an expiry may be from what it was: the way of a put, on a busy machine.
 const EXPIRY_WITHIN: Duration = Duration::from_secs(5);
 
-/// Compares a cluster with what it should hold, byte for byte. What expires about now may be there or not.
+/// Compares a cluster with what it should hold, byte for byte. What expires about now may be there or not. Primaries are
+/// asked: replicas may be a moment behind.
 pub(crate) async fn assert_holds(kv: &Client, expected: &Model) {
-    let found: Vec<_> = kv.scan("").try_collect().await.expect("a whole scan");
+    let scan = kv.scan("").consistency(Consistency::Primary);
+    let found: Vec<_> = scan.try_collect().await.expect("a whole scan");
     let now = now_ms();
     let slack = u64::try_from(EXPIRY_WITHIN.as_millis()).expect("short");
     let mut found: Model = found

@@ -124,6 +124,8 @@ const LINES: &[Line] = &[
     ("HEAD", "/status", "/status", 200, STATE),
     ("GET", "/status/history", "/status/history", 200, STATE),
     ("HEAD", "/status/history", "/status/history", 200, STATE),
+    ("GET", "/status/sums", "/status/sums", 200, STATE),
+    ("HEAD", "/status/sums", "/status/sums", 200, STATE),
     ("GET", "/metrics", "/metrics", 200, STATE),
     ("HEAD", "/metrics", "/metrics", 200, STATE),
     ("GET", "/log", "/log?after=0", 200, COPIES),
