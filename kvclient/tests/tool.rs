@@ -376,6 +376,37 @@ async fn the_past_of_one_key_is_printed() {
     );
 }
 
+/// A session's token names the shards that it has seen; of the others everything would have been undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_that_leaves_a_shard_out_undoes_nothing() {
+    let kv = Tool::start(2, 0).await;
+    let undo = kv.run(&["undo", "--prefix", "", "--to", "kv1_0.1.5", "--yes"]);
+    assert_eq!((undo.code, undo.text()), (2, ""));
+    assert!(undo.said.contains("shard1"), "{undo:?}");
+}
+
+/// A log that begins later than the moment does not say what changed before it begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_before_the_log_begins_is_told() {
+    let kv = Tool::start(1, 0).await;
+    let log = Arc::new(FakeLog::new("shard0"));
+    let told = log.clone();
+    let primary = kv.cluster.primary(0);
+    primary.script_streams(move |request| told.answer_cut(request));
+    for value in ["1", "2"] {
+        let data = format!("{{\"key\":\"a\",\"value\":\"{value}\",\"time_ms\":5000}}");
+        log.add("put", &data);
+    }
+    let undo = kv.run(&["undo", "--prefix", "a", "--to", "1970-01-01T00:00:02Z"]);
+    assert_eq!((undo.code, undo.text()), (1, "unknown\ta\t\n"), "{undo:?}");
+    assert!(
+        undo.said.contains("shard0: the log begins later"),
+        "{undo:?}"
+    );
+    let undo = kv.run(&["undo", "--prefix", "a", "--to", "1970-01-01T00:00:06Z"]);
+    assert_eq!((undo.code, undo.text()), (0, ""), "{undo:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_goes_on_where_it_ended() {
     let kv = Tool::start(1, 0).await;

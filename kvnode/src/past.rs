@@ -53,34 +53,52 @@ enum Read {
     Entry(Option<Entry>),
 }
 
-/// What `key` was when the log had come to `at`, which this node holds. Blocks, for as long as it takes to read the log.
+/// What `key` was when the log had come to `at`, which this node holds. Blocks, for as long as it takes to read the log, or
+/// until it is no longer `wanted`, which is looked at in each step.
 ///
 /// # Errors
-/// [`PastError`]: log or store cannot be read.
-pub fn entry_at(storage: &Storage, key: &[u8], at: Position) -> Result<Past, PastError> {
+/// [`PastError`]: log or store cannot be read, or nobody wants to know any more.
+pub fn entry_at(
+    storage: &Storage,
+    key: &[u8],
+    at: Position,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Past, PastError> {
     let truncated = storage.log.truncated();
     if truncated > 0 && at.seq <= truncated {
         return Ok(Past::Truncated(truncated));
     }
     let (mut read, mut last_ms) = (Read::Nothing, 0);
-    let seen = walk(&storage.log, truncated, at, |position, time_ms, record| {
-        last_ms = time_ms;
-        if record.key == key {
-            read.take(position, record);
-        }
-    });
+    let seen = walk(
+        &storage.log,
+        truncated,
+        at,
+        wanted,
+        |position, time_ms, record| {
+            last_ms = time_ms;
+            if record.key == key {
+                read.take(position, record);
+            }
+        },
+    );
     if seen? == Walked::Truncated {
         return Ok(Past::Truncated(storage.log.truncated()));
     }
     match read {
         Read::Entry(entry) => Ok(Past::Known(entry, last_ms)),
         Read::Nothing if truncated == 0 => Ok(Past::Known(None, last_ms)),
-        Read::Nothing | Read::Moved => from_now(storage, key, at, last_ms),
+        Read::Nothing | Read::Moved => from_now(storage, key, at, last_ms, wanted),
     }
 }
 
 /// What the key was before the log begins and still was at `at`: what it is now, if nothing has changed it since.
-fn from_now(storage: &Storage, key: &[u8], at: Position, time_ms: u64) -> Result<Past, PastError> {
+fn from_now(
+    storage: &Storage,
+    key: &[u8],
+    at: Position,
+    time_ms: u64,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Past, PastError> {
     let unknown = || Past::Truncated(storage.log.truncated());
     match storage.store.get(key)? {
         Some(entry) if entry.position.seq <= at.seq => Ok(Past::Known(Some(entry), time_ms)),
@@ -89,7 +107,7 @@ fn from_now(storage: &Storage, key: &[u8], at: Position, time_ms: u64) -> Result
             // Absent now, so absent then, unless it was removed meanwhile.
             let mut was_changed = false;
             let visible = storage.store.visible();
-            let seen = walk(&storage.log, at.seq, visible, |_, _, record| {
+            let seen = walk(&storage.log, at.seq, visible, wanted, |_, _, record| {
                 was_changed |= record.key == key;
             });
             Ok(match seen? {
@@ -105,10 +123,14 @@ fn walk(
     log: &Log,
     after: Seq,
     until: Position,
+    wanted: &dyn Fn() -> bool,
     mut visit: impl FnMut(Position, u64, &Record),
-) -> Result<Walked, LogError> {
+) -> Result<Walked, PastError> {
     let mut at = after;
     while at < until.seq {
+        if !wanted() {
+            return Err(PastError::GivenUp("whoever asked has gone".into()));
+        }
         match log.visit_after(at, until, STEP_BYTES, &mut visit)? {
             Walked::To(position) => at = position.seq,
             Walked::Truncated => return Ok(Walked::Truncated),

@@ -24,7 +24,9 @@ use super::{
     until::Until,
     verify::verify,
 };
-use crate::{client::Client, node_client::NodeClient, options::PutOptions, wire::route};
+use crate::{
+    client::Client, node_client::NodeClient, options::PutOptions, policy::Consistency, wire::route,
+};
 
 /// Entries and bytes that are under way at once: enough that batches to all nodes are full.
 const WINDOW_ENTRIES: usize = 1_024;
@@ -231,7 +233,9 @@ async fn target(kv: &Client, nodes: &NodeClient) -> Result<Vec<String>, BackupEr
 }
 
 async fn is_empty(kv: &Client) -> Result<bool, BackupError> {
-    let mut first = kv.scan("").keys_only().limit(1);
+    // A replica may not have what was just written there.
+    let scan = kv.scan("").consistency(Consistency::Primary);
+    let mut first = scan.keys_only().limit(1);
     Ok(first.next().await.transpose()?.is_none())
 }
 

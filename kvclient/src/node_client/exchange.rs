@@ -47,6 +47,8 @@ pub(super) struct Wire {
     outgoing: Vec<u8>,
     /// What has arrived and was not taken yet, at most [`BUFFER_BYTES`].
     incoming: Vec<u8>,
+    /// Whether an answer has come: then the handshake is over on both sides.
+    is_answered: bool,
 }
 
 /// How much of a request was sent.
@@ -83,6 +85,7 @@ impl Wire {
             scheme,
             outgoing: Vec::new(),
             incoming: Vec::with_capacity(BUFFER_BYTES),
+            is_answered: false,
         }
     }
 
@@ -227,7 +230,10 @@ impl Wire {
         loop {
             match AnswerHead::parse(&self.incoming).map_err(AttemptError::Broken)? {
                 Some(head) if head.is_interim() => drop(self.incoming.drain(..head.len)),
-                Some(head) => return Ok(head),
+                Some(head) => {
+                    self.is_answered = true;
+                    return Ok(head);
+                }
                 None => self.more().await?,
             }
         }
@@ -245,7 +251,7 @@ impl Wire {
         while body.len() < len {
             let left = len - body.len();
             let read = self.transport.read_buf(&mut (&mut body).limit(left)).await;
-            if read.map_err(broken)? == 0 {
+            if read.map_err(|error| broken(&error))? == 0 {
                 return Err(cut_off());
             }
         }
@@ -295,7 +301,11 @@ impl Wire {
 
     async fn read(&mut self) -> Result<usize, AttemptError> {
         let read = self.transport.read_buf(&mut self.incoming).await;
-        read.map_err(broken)
+        read.map_err(|error| match refused_certificate(&error) {
+            // What is sent before a handshake is over is never read.
+            Some(refusal) if !self.is_answered => refusal,
+            _ => broken(&error),
+        })
     }
 }
 
@@ -327,19 +337,13 @@ async fn unless_heard<T>(
     .await
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` wants")]
-fn broken(error: io::Error) -> AttemptError {
-    match refused_certificate(&error) {
-        Some(alert) => AttemptError::NotConnected(format!(
-            "the node refuses this client's certificate, or wants one: {alert:?}"
-        )),
-        None => AttemptError::Broken(error.to_string()),
-    }
+fn broken(error: &io::Error) -> AttemptError {
+    AttemptError::Broken(error.to_string())
 }
 
-/// The alert by which a node ends a handshake over the client's certificate. In TLS 1.3 it comes when the client is
-/// through and its request is on its way; what is sent before a handshake is over is never read.
-fn refused_certificate(error: &io::Error) -> Option<AlertDescription> {
+/// That a node has ended the handshake over the client's certificate. In TLS 1.3 its alert comes when the client is
+/// through and its request is on its way.
+fn refused_certificate(error: &io::Error) -> Option<AttemptError> {
     use AlertDescription as Alert;
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     match error {
@@ -352,7 +356,9 @@ fn refused_certificate(error: &io::Error) -> Option<AlertDescription> {
             | Alert::CertificateRequired
             | Alert::UnknownCA
             | Alert::AccessDenied),
-        ) => Some(*alert),
+        ) => Some(AttemptError::NotConnected(format!(
+            "the node refuses this client's certificate, or wants one: {alert:?}"
+        ))),
         _ => None,
     }
 }

@@ -266,6 +266,13 @@ impl Watch {
         self
     }
 
+    /// Which nodes may be listened to. By default ([`Consistency::ReadYourWrites`]) any that has what this client has seen;
+    /// [`Consistency::Primary`]: the primaries alone, so that nothing is behind what anybody was told of.
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.options.consistency = consistency;
+        self
+    }
+
     /// Longest time that a shard may be without a node that answers, all attempts and pauses included. Default a
     /// minute: a node restarts in a few seconds; a shard that nobody serves for so long is something to be told.
     pub fn timeout(mut self, timeout: Duration) -> Self {

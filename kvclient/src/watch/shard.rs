@@ -158,9 +158,15 @@ impl ShardWatch {
             self.reader.progress();
             if is_new {
                 self.at = Some(at);
-                let is_level = matches!(item, Some(WatchItem::Position { visible, .. }) if visible == Some(at));
+                let visible = match &item {
+                    Some(WatchItem::Position { visible, .. }) => Some(*visible),
+                    _ => None,
+                };
                 self.ready.extend(item);
-                if is_level && self.until == Until::Level {
+                if self.until == Until::Level
+                    && let Some(visible) = visible
+                    && visible.ok_or_else(knows_no_level)? == at
+                {
                     self.until = Until::Over;
                     self.reader.close();
                     return Ok(());
@@ -187,6 +193,12 @@ impl ShardWatch {
             false => Err(self.reader.failed(failure)),
         }
     }
+}
+
+/// Of a node that does not say how far it is, nobody knows when all was told.
+fn knows_no_level() -> AttemptError {
+    let problem = "the node does not say how far it is; it is older than this client";
+    AttemptError::Undecodable(problem.to_owned())
 }
 
 fn truncated(position: Position) -> AttemptError {

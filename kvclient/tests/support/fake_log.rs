@@ -85,6 +85,14 @@ impl FakeLog {
         self.reply(vec![Part::Bytes(all), Part::Hang])
     }
 
+    /// Answers as a node whose log has lost its first record.
+    pub(crate) fn answer_cut(&self, request: &Request) -> StreamReply {
+        let after = self.after(request).max(1);
+        let events = self.events.borrow()[usize::try_from(after).unwrap()..].concat();
+        let all = [position_event(after), events, level_event(self.end())].concat();
+        self.reply(vec![Part::Bytes(all), Part::Hang])
+    }
+
     /// Its first record as an event.
     pub(crate) fn first_bytes(&self) -> Vec<u8> {
         self.events.borrow()[0].clone()
@@ -105,7 +113,8 @@ fn level_event(seq: u64) -> Vec<u8> {
 
 /// All up to a seq was looked at.
 pub(crate) fn position_event(seq: u64) -> Vec<u8> {
-    event("position", seq, &format!("{{\"position\":\"1.{seq}\"}}"))
+    let data = format!("{{\"position\":\"1.{seq}\",\"visible\":\"1.1000000\"}}");
+    event("position", seq, &data)
 }
 
 /// The log does not go on behind a seq.

@@ -62,6 +62,7 @@ pub struct Verdict {
 impl Failures {
     /// Another one has come.
     pub fn note(&self, address: IpAddr, now: Instant) -> Verdict {
+        let address = network(address);
         let mut all = self
             .by_address
             .lock()
@@ -109,6 +110,14 @@ impl Told {
     }
 }
 
+/// Whose address it is: of IPv6 one caller has 64 bits of addresses.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::from((u128::from(v6) & !u128::from(u64::MAX)).to_be_bytes()),
+    }
+}
+
 /// Makes room: those who have not tried for a while go, and if there are none, half of all.
 fn forget_stalest(all: &mut HashMap<IpAddr, Tries>, now: Instant) {
     all.retain(|_, tries| tries.due > now);
@@ -140,6 +149,18 @@ mod tests {
         assert!(failures.note(address(2), begun).delay.is_zero(), "others");
         let later = begun + Duration::from_secs(3);
         assert!(failures.note(address(1), later).delay.is_zero());
+    }
+
+    /// Of IPv6 one caller has more addresses than anybody could count.
+    #[test]
+    fn one_network_is_one_caller() {
+        let (failures, begun) = (Failures::default(), Instant::now());
+        let v6 = |net: u16, host: u16| IpAddr::from([0x2001, 0xdb8, 0, net, 0, 0, 0, host]);
+        for host in 0..30 {
+            failures.note(v6(1, host), begun);
+        }
+        assert!(!failures.note(v6(1, 99), begun).delay.is_zero());
+        assert!(failures.note(v6(2, 0), begun).delay.is_zero(), "another");
     }
 
     #[test]

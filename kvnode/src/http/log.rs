@@ -1,5 +1,7 @@
 //! `/log` and `/snapshot`: what replicas ask for.
 
+use std::io;
+
 use actix_web::{HttpRequest, HttpResponse, http::Method, web};
 use futures_util::stream;
 use kvclient::{
@@ -15,6 +17,7 @@ use kvclient::{
 
 use super::{answer, request, request::BadRequest};
 use crate::{
+    access::Caller,
     ownership::own_shard,
     replication::{
         acks,
@@ -62,7 +65,11 @@ pub(super) async fn log(request: HttpRequest, service: web::Data<Service>) -> Ht
 }
 
 /// A copy of the shard as a stream.
-pub(super) async fn snapshot(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn snapshot(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
     let Some(storage) = service.storage.load_full() else {
         return nothing_yet(&service);
     };
@@ -74,8 +81,17 @@ pub(super) async fn snapshot(request: HttpRequest, service: web::Data<Service>) 
     }
     match snapshot_source::start(&service, &storage, replica(&request, &service)) {
         Ok(chunks) => {
-            let body = stream::unfold(chunks, async |mut chunks| {
-                Some((chunks.recv().await?, chunks))
+            let (admission, asked) = (service.clone(), (chunks, caller));
+            let body = stream::unfold(asked, move |(mut chunks, caller)| {
+                let service = admission.clone();
+                async move {
+                    let chunk = chunks.recv().await?;
+                    let chunk = match service.admission.still_admits(&caller) {
+                        true => chunk,
+                        false => Err(io::Error::other("the caller's right to copy has ended")),
+                    };
+                    Some((chunk, (chunks, caller)))
+                }
             });
             answer::data(200, &service)
                 .content_type(content_type::FRAMES)

@@ -134,12 +134,12 @@ async fn handle(
         Path::Readyz => admin::readyz(service, caller).await,
         Path::Metrics => metrics::metrics(request, service).await,
         Path::OpenApi => openapi::openapi(&service),
-        Path::StatusSums => sums::sums(request, service).await,
+        Path::StatusSums => sums::sums(request, service, caller).await,
         Path::Page => page::index(&request, &service),
         Path::PageFile => page::file(request.uri().path(), &request, &service)
             .unwrap_or_else(|| no_such_path(request.uri().path(), &service)),
         Path::Log => log::log(request, service).await,
-        Path::Snapshot => log::snapshot(request, service).await,
+        Path::Snapshot => log::snapshot(request, service, caller).await,
         Path::Nowhere => no_such_path(request.uri().path(), &service),
     }
 }

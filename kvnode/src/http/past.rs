@@ -13,9 +13,11 @@ use kvclient::{
     },
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, SemaphorePermit},
     time::{Duration, timeout},
 };
+
+use tokio_util::sync::CancellationToken;
 
 use super::answer;
 use crate::{
@@ -58,11 +60,11 @@ async fn read(mut op: Op, at: Position, service: &Service) -> OpResult {
         Ok(storage) => storage,
         Err(refusal) => return refusal,
     };
-    let Ok(Ok(_turn)) = timeout(PATIENCE, TURNS.acquire()).await else {
+    let Ok(Ok(turn)) = timeout(PATIENCE, TURNS.acquire()).await else {
         let message = "others read the past, and each takes a while; try again";
         return OpResult::refused(ErrorCode::Overloaded, message, None);
     };
-    match find(&storage, &op, at).await {
+    match find(&storage, &op, at, turn).await {
         Ok(Past::Known(entry, time_ms)) => {
             read_result(&op, entry, time_ms, storage.store.visible())
         }
@@ -75,9 +77,22 @@ async fn read(mut op: Op, at: Position, service: &Service) -> OpResult {
     }
 }
 
-async fn find(storage: &Arc<Storage>, op: &Op, at: Position) -> Result<Past, PastError> {
+/// Reads it on a thread of its own. Who hangs up ends the reading at its next step; the turn is over with it, not before.
+async fn find(
+    storage: &Arc<Storage>,
+    op: &Op,
+    at: Position,
+    turn: SemaphorePermit<'static>,
+) -> Result<Past, PastError> {
     let (storage, key) = (Arc::clone(storage), op.key.clone());
-    let found = web::block(move || entry_at(&storage, key.as_bytes(), at)).await;
+    let asked = CancellationToken::new();
+    let (gone, _hung_up) = (asked.clone(), asked.drop_guard());
+    let found = web::block(move || {
+        let past = entry_at(&storage, key.as_bytes(), at, &|| !gone.is_cancelled());
+        drop(turn);
+        past
+    });
+    let found = found.await;
     found.unwrap_or_else(|gone| Err(PastError::GivenUp(gone.to_string())))
 }
 

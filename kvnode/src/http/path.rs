@@ -126,7 +126,7 @@ impl Path {
         match self {
             Self::Entry if reads => Need::Scope(Scope::Read),
             Self::Entry | Self::Set | Self::Delete => Need::Scope(Scope::Write),
-            Self::Scan | Self::Watch | Self::Get => Need::Scope(Scope::Read),
+            Self::Scan | Self::Watch | Self::Get | Self::StatusSums => Need::Scope(Scope::Read),
             Self::Batch => Need::EachOp,
             Self::Log | Self::Snapshot => Need::Scope(Scope::Replicate),
             Self::Route
@@ -134,7 +134,6 @@ impl Path {
             | Self::ClusterStatus
             | Self::Status
             | Self::StatusHistory
-            | Self::StatusSums
             | Self::Metrics => Need::State,
             Self::Healthz
             | Self::Readyz

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::{answer, request, request::BadRequest};
 use crate::{
+    access::Caller,
     ownership::own_shard,
     service::{Service, behind, read_failed},
     storage::Storage,
@@ -24,8 +25,19 @@ use crate::{
 /// How long the node waits if nobody says: a flush takes some milliseconds, or seconds under load.
 const DEFAULT_WAIT_MS: u64 = 1_000;
 
+/// A seq may be so far ahead of what is visible: nobody who compares waits for longer.
+const FURTHEST: Seq = 1 << 20;
+
 /// Answers with what is contained at a seq; without one, at what is visible now.
-pub(super) async fn sums(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn sums(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
+    // They tell of all keys: what changed, and whether a guess of a value is right.
+    if let Err(denied) = caller.may(|grant| grant.allows_prefix(b"")) {
+        return answer::refused(denied.into(), &service);
+    }
     match counted(&request, &service).await {
         Ok(count) => answer::json(200, body(&count, &service), &service),
         Err(refusal) => answer::op(&request, refusal, &service),
@@ -38,7 +50,13 @@ async fn counted(request: &HttpRequest, service: &Service) -> Result<Count, OpRe
     let (seq, wait) = asked.map_err(|error| error.into_result(None))?;
     let storage = service.storage.load_full();
     let storage = storage.ok_or_else(|| service.not_ready(None))?;
-    let seq = seq.unwrap_or_else(|| storage.store.visible().seq);
+    let visible = storage.store.visible().seq;
+    let seq = seq.unwrap_or(visible);
+    if seq > visible.saturating_add(FURTHEST) {
+        let message =
+            format!("seq {seq} is more than {FURTHEST} ahead of {visible}, where this node is");
+        return Err(OpResult::refused(ErrorCode::BadParameter, message, None));
+    }
     wait_for(&storage, seq, arrived + wait).await
 }
 

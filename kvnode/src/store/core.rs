@@ -164,10 +164,11 @@ impl Core {
     /// Freezes the active memtable, at once or as soon as others are gone.
     pub(super) fn freeze(&self, state: &mut State) {
         let view = self.view.load();
-        let has_frames = view.active.read().end().is_some();
+        let end = view.active.read().end();
         let has_room = view.has_room(2 * self.options.memtable_bytes);
-        state.freeze_pending = has_frames && !has_room;
-        if has_frames && has_room {
+        state.freeze_pending = end.is_some() && !has_room;
+        if let Some((end, _)) = end.filter(|_| has_room) {
+            state.counting.frozen(end.position.seq);
             self.view.store(Arc::new(view.with_active_frozen()));
             self.changed.notify_all();
         }

@@ -24,6 +24,10 @@ impl Core {
             return Ok(CountAt::Passed(visible));
         }
         state.check()?;
+        if state.counting.is_busy() {
+            // One after the other: each costs a flush of its own.
+            return Ok(CountAt::Waiting);
+        }
         state.counting.want(seq);
         if seq == visible.seq {
             self.freeze(&mut state);

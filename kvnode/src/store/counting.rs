@@ -57,6 +57,8 @@ impl Count {
 #[derive(Default)]
 pub(super) struct Counting {
     wanted: BTreeSet<Seq>,
+    /// Those that a frozen memtable has reached: they wait for its flush.
+    reached: BTreeSet<Seq>,
     counted: VecDeque<Count>,
 }
 
@@ -66,10 +68,26 @@ impl Counting {
         self.wanted.first().is_some_and(|first| *first <= end)
     }
 
+    /// The memtable is frozen at `end`: frames behind it are not wanted for the seqs that it has reached.
+    pub(super) fn frozen(&mut self, end: Seq) {
+        let later = self.wanted.split_off(&(end + 1));
+        let reached = std::mem::replace(&mut self.wanted, later);
+        self.reached.extend(reached);
+    }
+
+    /// Whether a memtable was frozen for somebody and is not flushed yet.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.reached.is_empty()
+    }
+
     /// LMDB contains this now.
     pub(super) fn flushed(&mut self, meta: &Arc<Meta>) {
-        let later = self.wanted.split_off(&(meta.applied.position.seq + 1));
-        for asked in std::mem::replace(&mut self.wanted, later) {
+        let end = meta.applied.position.seq;
+        let later = self.wanted.split_off(&(end + 1));
+        let still_waiting = self.reached.split_off(&(end + 1));
+        let mut flushed = std::mem::replace(&mut self.wanted, later);
+        flushed.extend(std::mem::replace(&mut self.reached, still_waiting));
+        for asked in flushed {
             if self.counted.len() == MOST {
                 self.counted.pop_front();
             }
@@ -82,15 +100,18 @@ impl Counting {
         let counted = self.counted.iter().find(|count| count.asked == seq);
         match counted {
             Some(count) => Some(CountAt::Counted(count.clone())),
-            None => self.wanted.contains(&seq).then_some(CountAt::Waiting),
+            None => {
+                let is_awaited = self.wanted.contains(&seq) || self.reached.contains(&seq);
+                is_awaited.then_some(CountAt::Waiting)
+            }
         }
     }
 
-    /// Waits for a seq. Of too many the earliest is given up.
+    /// Waits for a seq. Of too many the one furthest away is given up.
     pub(super) fn want(&mut self, seq: Seq) {
         self.wanted.insert(seq);
         if self.wanted.len() > MOST {
-            self.wanted.pop_first();
+            self.wanted.pop_last();
         }
     }
 }
@@ -132,6 +153,32 @@ mod tests {
         assert!(!counting.wants(8) && counting.wants(9));
     }
 
+    /// Each frame behind a seq that somebody had asked for froze a memtable, until the first of them was flushed.
+    #[test]
+    fn frames_behind_a_frozen_memtable_are_not_wanted() {
+        let mut counting = Counting::default();
+        counting.want(5);
+        counting.want(9);
+        assert!(!counting.is_busy() && counting.wants(6));
+        counting.frozen(6);
+        assert!(counting.is_busy() && !counting.wants(8) && counting.wants(9));
+        assert!(matches!(counting.known(5), Some(CountAt::Waiting)));
+        counting.flushed(&meta(6));
+        assert_eq!(counted(&counting, 5), Some(6));
+        assert!(!counting.is_busy() && counting.wants(9));
+    }
+
+    /// Eight seqs that would never come gave up every other one at once.
+    #[test]
+    fn who_waits_for_what_is_far_away_gives_way() {
+        let mut counting = Counting::default();
+        for seq in 1_000..1_020 {
+            counting.want(seq);
+        }
+        counting.want(5);
+        assert!(counting.wants(5));
+    }
+
     #[test]
     fn little_is_kept() {
         let mut counting = Counting::default();
@@ -139,7 +186,7 @@ mod tests {
             counting.want(seq);
         }
         assert_eq!(counting.wanted.len(), MOST);
-        assert!(counting.known(12).is_none() && counting.known(13).is_some());
+        assert!(counting.known(9).is_none() && counting.known(8).is_some());
         counting.flushed(&meta(20));
         for seq in 21..=25 {
             counting.want(seq);

@@ -1,7 +1,7 @@
 //! `kv history`: what a key was, as far back as the log of its shard goes.
 
 use futures_util::TryStreamExt;
-use kvclient::{Client, Position, Session, rfc3339};
+use kvclient::{Client, Consistency, Position, Session, rfc3339};
 
 use crate::{
     exit::Exit,
@@ -12,7 +12,11 @@ use crate::{
 
 /// Prints every change of a key that is still in the log, the oldest first.
 pub(crate) async fn history(kv: &Client, key: &[u8], out: &mut Out) -> Result<Exit, Failure> {
-    let mut past = kv.watch(key).from_earliest().until_level();
+    let mut past = kv
+        .watch(key)
+        .from_earliest()
+        .until_level()
+        .consistency(Consistency::Primary);
     past.ready().await?;
     let begin = past.position();
     let mut reaches_back = None;

@@ -5,14 +5,15 @@
 //! changes meanwhile stays, and is told. What the log no longer knows is left alone, and told.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use kvclient::{
-    Change, Client, DeleteOptions, ErrorKind, Event, Outcome, Position, PutOptions, Session, Watch,
+    Change, Client, Consistency, DeleteOptions, ErrorKind, Event, Outcome, Position, PutOptions,
+    Session, Watch, shard_map::Shard,
 };
 
 use crate::{
@@ -72,11 +73,16 @@ pub(crate) async fn undo(
     out: &mut Out,
 ) -> Result<Exit, Failure> {
     let prefix = keys.parse(&args.prefix).map_err(Failure::Usage)?;
-    let mut changed = what_changed(kv, &prefix, &args.to).await?;
+    names_all_shards(kv, &args.to)?;
+    let Since {
+        mut changed,
+        silent,
+    } = what_changed(kv, &prefix, &args.to).await?;
     let begin = what_it_was(kv, &prefix, &args.to, &mut changed).await?;
     let mut counts = Counts::default();
-    let now = SystemTime::now();
     for (key, changed) in &changed {
+        // At this moment: what expires while others are put back does not come to life again.
+        let now = SystemTime::now();
         let step = step(changed, begins_at(&begin, changed.shard_idx), now);
         if step == Step::Leave {
             continue;
@@ -87,24 +93,57 @@ pub(crate) async fn undo(
             false => counts.plan(&step),
         }
     }
-    Ok(sum_up(&counts, args, out))
+    let exit = sum_up(&counts, args, out);
+    if !silent.is_empty() {
+        let shards = silent.join(", ");
+        out.note(&format!(
+            "{shards}: the log begins later than that; keys that changed before it begins, and not since, are not known"
+        ));
+    }
+    Ok(match silent.is_empty() {
+        true => exit,
+        false => exit.and(Exit::No),
+    })
+}
+
+/// A token without a shard would mean the moment before that shard's first record, and take away all it has.
+fn names_all_shards(kv: &Client, to: &Moment) -> Result<(), Failure> {
+    let Moment::Positions(session) = to else {
+        return Ok(());
+    };
+    let map = kv.map();
+    let lacks = |shard: &&Shard| session.position(shard.idx).is_none();
+    match map.shards().iter().find(lacks) {
+        None => Ok(()),
+        Some(shard) => Err(Failure::Usage(format!(
+            "the token has no position of shard {}; one that kv watch prints when it listens has them all, or give a time",
+            shard.name
+        ))),
+    }
+}
+
+/// What has changed since the moment.
+struct Since {
+    changed: BTreeMap<Vec<u8>, Changed>,
+    /// Shards whose log may begin later than that.
+    silent: Vec<String>,
 }
 
 /// The keys that have changed since.
-async fn what_changed(
-    kv: &Client,
-    prefix: &[u8],
-    to: &Moment,
-) -> Result<BTreeMap<Vec<u8>, Changed>, Failure> {
+async fn what_changed(kv: &Client, prefix: &[u8], to: &Moment) -> Result<Since, Failure> {
     let mut changed = BTreeMap::new();
-    let watch = kv.watch(prefix);
+    let watch = kv.watch(prefix).consistency(Consistency::Primary);
     let mut since: Watch = match to {
         Moment::Positions(session) => watch.from(session.clone()),
         Moment::Time(_) => watch.from_earliest(),
     }
     .until_level();
+    since.ready().await?;
+    let begin = since.position();
+    let mut reaching = BTreeSet::new();
     while let Some(event) = since.try_next().await? {
         if !is_later(&event, to) {
+            reaching.insert(event.shard_idx);
             continue;
         }
         let key = event.key.as_bytes().to_vec();
@@ -117,7 +156,16 @@ async fn what_changed(
         entry.last = event.position;
         entry.is_there = !matches!(event.change, Change::Delete { .. });
     }
-    Ok(changed)
+    let map = kv.map();
+    let is_silent = |shard: &&Shard| {
+        let is_cut = begins_at(&begin, shard.idx).seq > 0;
+        matches!(to, Moment::Time(_)) && is_cut && !reaching.contains(&shard.idx)
+    };
+    let silent = map.shards().iter().filter(is_silent);
+    Ok(Since {
+        changed,
+        silent: silent.map(|shard| shard.name.clone()).collect(),
+    })
 }
 
 /// Finds what those keys were, and gives where the logs begin.
@@ -127,7 +175,8 @@ async fn what_it_was(
     to: &Moment,
     changed: &mut BTreeMap<Vec<u8>, Changed>,
 ) -> Result<Session, Failure> {
-    let mut past = kv.watch(prefix).from_earliest().until_level();
+    let watch = kv.watch(prefix).consistency(Consistency::Primary);
+    let mut past = watch.from_earliest().until_level();
     past.ready().await?;
     let begin = past.position();
     while let Some(event) = past.try_next().await? {

@@ -53,10 +53,10 @@ pub(crate) async fn back_up(
     };
     print(&manifest, out)?;
     match (exit, args.follow) {
+        // A primary was silent: what only it has is missing.
+        (Exit::Done, _) | (Exit::Interrupted, true) if teller.has_warned() => Ok(Exit::No),
         // Following ends no other way.
         (Exit::Interrupted, true) => Ok(Exit::Done),
-        // A primary was silent: what only it has is missing.
-        (Exit::Done, _) if teller.has_warned() => Ok(Exit::No),
         _ => Ok(exit),
     }
 }
