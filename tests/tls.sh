@@ -34,6 +34,8 @@ asks() {
     same Ada "$(ask "${shown[@]}" -L "$node/kv/user:1")"
     same Ada "$("$kv" --map "$map" get user:1)"
     same Ada "$("$kv" --node "$node" get user:1)"
+    [[ $(ask "${shown[@]}" "$node/metrics") == *kv_tls_certificate_expiry_timestamp_seconds\ [0-9]* ]] ||
+        fail "/metrics does not say when the certificate ends"
     "$kv" --node "$node" status >/dev/null || fail "kv status: not all nodes are well"
     if command -v python3 >/dev/null; then
         same Ada "$(python3 "$root/examples/python/kv.py" --node "$node" get user:1)"
