@@ -102,8 +102,11 @@ TOML
 }
 
 the_tool_kv() {
-    cp "$root/Cargo.lock" "$scratch/kvclient/"
-    cd "$scratch/kvclient"
+    cp -r "$scratch/kvclient" "$scratch/tool"
+    cp "$root/Cargo.lock" "$scratch/tool/"
+    cd "$scratch/tool"
+    # The target directory may lie inside of this workspace, and a package there would be taken for a member of it.
+    printf '\n[workspace]\n' >>Cargo.toml
     cargo check --quiet --bin kv --features cli
 }
 
