@@ -91,6 +91,8 @@ const ORDER: &[&str] = &[
     "scan/shard",
     "scan",
     "watch/shard",
+    "watch/event",
+    "watch/feeds",
     "watch",
     "map_changes",
     "client",

@@ -1,41 +1,40 @@
 //! The changes of all shards, as one stream: each shard's in its own order, merged as they arrive.
 //!
-//! Each shard is followed by its own `ShardWatch`. A shard's next piece is asked for when what it has brought is handed
-//! out, so that a watch holds one piece per shard, however slowly its events are taken; the rest waits in the buffers
-//! of the connections, and then in the shard's log.
+//! Each shard is followed by its own `ShardWatch`, `Feeds` takes turns between them, and [`Event`] is what a caller gets
+//! to see.
 //!
 //! There are no tasks: whatever a watch does, it does while it is polled. One that is dropped closes its connections.
 
+mod event;
+mod feeds;
 mod shard;
 
 use std::{
-    collections::VecDeque,
     fmt,
     future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_core::{Stream, future::BoxFuture};
-use futures_util::stream::FuturesUnordered;
+use futures_core::Stream;
 
-use self::shard::{ShardWatch, Until};
+pub use self::event::{Change, Event};
+use self::{
+    feeds::Feeds,
+    shard::{ShardWatch, Until},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     intent::SharedSession,
-    key::{Key, KeyError, MAX_KEY_BYTES},
+    key::{KeyError, MAX_KEY_BYTES},
     policy::Consistency,
-    position::Position,
     router::Router,
     session::Session,
     shard_reader::{ReaderOptions, ShardReader},
-    wire::{
-        log::Effect,
-        watch::{WatchFrom, WatchItem},
-    },
+    wire::watch::WatchFrom,
 };
 
 /// A minute: a node restarts in a few seconds; a shard that nobody serves for so long is something to be told.
@@ -43,83 +42,6 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Nodes say where they are every 5 s: two such words are missed, and some slack.
 const SILENCE: Duration = Duration::from_secs(12);
-
-/// One change of one key.
-///
-/// ```no_run
-/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
-/// use futures_util::TryStreamExt;
-///
-/// let mut changes = kv.watch("user:");
-/// while let Some(event) = changes.try_next().await? {
-///     let age = event.time.elapsed().unwrap_or_default();
-///     println!("{} at {} ({:.1?} ago): {}", event.shard, event.position, age, event.key);
-///     // By this, whoever stores what it makes of an event knows an event that comes a second time.
-///     let _place = (event.shard_idx, event.position);
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
-    /// Name of the shard that owns the key.
-    pub shard: Arc<str>,
-    /// Its number, as in [`Session`].
-    pub shard_idx: u16,
-    /// Place of the change in the shard's log. Events of one shard come in this order; those of different shards in
-    /// none.
-    pub position: Position,
-    /// The key.
-    pub key: Key,
-    /// What became of it.
-    pub change: Change,
-    /// When it was written, by the shard's clock.
-    pub time: SystemTime,
-}
-
-/// What became of a key.
-///
-/// ```no_run
-/// # async fn example(kv: kvclient::Client) -> kvclient::Result<()> {
-/// use std::collections::HashMap;
-/// use futures_util::TryStreamExt;
-/// use kvclient::Change;
-///
-/// let mut copy = HashMap::new();
-/// let mut changes = kv.watch("price:").from_start();
-/// while let Some(event) = changes.try_next().await? {
-///     match event.change {
-///         Change::Put { value, .. } => _ = copy.insert(event.key, value),
-///         Change::Delete { by_expiry } => {
-///             copy.remove(&event.key);
-///             println!("{} is gone{}", event.key, if by_expiry { ": its time was over" } else { "" });
-///         }
-///         Change::Expire { .. } => {} // the deletion will be told when it is there
-///     }
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// It has this value from now on.
-    Put {
-        /// The whole value.
-        value: Bytes,
-        /// When it will be absent; `None`: never.
-        expires_at: Option<SystemTime>,
-    },
-    /// It is absent from now on.
-    Delete {
-        /// Whether its time had come, rather than somebody removed it.
-        by_expiry: bool,
-    },
-    /// Its value stays, its expiry changes.
-    Expire {
-        /// When it will be absent; `None`: never.
-        expires_at: Option<SystemTime>,
-    },
-}
 
 /// The changes of all keys with a prefix: a stream that does not end by itself.
 ///
@@ -389,160 +311,4 @@ impl fmt::Debug for Watch {
         let prefix = self.prefix.escape_ascii();
         write!(f, "Watch(\"{prefix}\", {})", self.position)
     }
-}
-
-type Fetch = BoxFuture<'static, (usize, Result<Box<ShardWatch>>)>;
-
-/// The feeds of all shards.
-struct Feeds {
-    /// Shards that have brought something; `None` while one is being fetched.
-    shards: Vec<Option<Box<ShardWatch>>>,
-    fetching: FuturesUnordered<Fetch>,
-    /// Places of the shards that have brought something: each hands out one event, then the next one.
-    turns: VecDeque<usize>,
-    /// Shards not listened to yet.
-    unready: Vec<usize>,
-}
-
-impl Feeds {
-    fn new(feeds: impl Iterator<Item = Box<ShardWatch>>) -> Self {
-        let mut all = Self {
-            shards: Vec::new(),
-            fetching: FuturesUnordered::new(),
-            turns: VecDeque::new(),
-            unready: Vec::new(),
-        };
-        for (place, feed) in feeds.enumerate() {
-            all.shards.push(None);
-            all.unready.push(place);
-            all.fetch(place, feed);
-        }
-        all
-    }
-
-    fn fetch(&mut self, place: usize, feed: Box<ShardWatch>) {
-        let fetch = async move { (place, feed.fetch().await) };
-        self.fetching.push(Box::pin(fetch));
-    }
-
-    fn poll_ready(
-        &mut self,
-        context: &mut Context<'_>,
-        position: &mut Session,
-    ) -> Poll<Result<()>> {
-        while !self.unready.is_empty() {
-            ready!(self.poll_fetched(context, position))?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_event(
-        &mut self,
-        context: &mut Context<'_>,
-        position: &mut Session,
-    ) -> Poll<Result<Option<Event>>> {
-        loop {
-            while let Some(place) = self.turns.pop_front() {
-                if let Some(event) = self.take_turn(place, position) {
-                    return Poll::Ready(Ok(Some(event)));
-                }
-            }
-            if self.fetching.is_empty() {
-                // All shards are over.
-                return Poll::Ready(Ok(None));
-            }
-            ready!(self.poll_fetched(context, position))?;
-        }
-    }
-
-    /// Lets one more shard bring something.
-    fn poll_fetched(
-        &mut self,
-        context: &mut Context<'_>,
-        position: &mut Session,
-    ) -> Poll<Result<()>> {
-        // Not empty: a shard is fetched, or it has its turn first, or it is over.
-        let fetched = ready!(Pin::new(&mut self.fetching).poll_next(context));
-        let Some((place, feed)) = fetched else {
-            return Poll::Pending;
-        };
-        let mut feed = feed?;
-        self.unready.retain(|unready| *unready != place);
-        // Positions that lead are no events: where it listens is known at once.
-        while let Some(at) = feed.pop_position() {
-            position.advance(feed.reader().shard_idx(), at);
-        }
-        self.give_turn(place, feed);
-        Poll::Ready(Ok(()))
-    }
-
-    fn give_turn(&mut self, place: usize, feed: Box<ShardWatch>) {
-        if feed.is_empty() {
-            if !feed.is_over() {
-                self.fetch(place, feed);
-            }
-            return;
-        }
-        self.shards[place] = Some(feed);
-        self.turns.push_back(place);
-    }
-
-    /// The next event of a shard; `None` if it brought only positions.
-    fn take_turn(&mut self, place: usize, position: &mut Session) -> Option<Event> {
-        let mut feed = self.shards[place].take()?;
-        let mut event = None;
-        while event.is_none()
-            && let Some(item) = feed.pop()
-        {
-            let (at, found) = event_of(item, feed.reader());
-            position.advance(feed.reader().shard_idx(), at);
-            event = found;
-        }
-        self.give_turn(place, feed);
-        event
-    }
-}
-
-/// Where an item leads, and its event if it has one.
-fn event_of(item: WatchItem, shard: &ShardReader) -> (Position, Option<Event>) {
-    let (position, key, effect, time_ms) = match item {
-        WatchItem::Position { at, .. } | WatchItem::Truncated { position: at, .. } => {
-            return (at, None);
-        }
-        WatchItem::Record {
-            position,
-            key,
-            effect,
-            time_ms,
-        } => (position, key, effect, time_ms),
-    };
-    let change = match effect {
-        Effect::Put {
-            value,
-            expires_at_ms,
-        } => Change::Put {
-            value,
-            expires_at: expires_at_ms.map(time),
-        },
-        Effect::Delete { by_expiry } => Change::Delete { by_expiry },
-        Effect::Expire { expires_at_ms } => Change::Expire {
-            expires_at: expires_at_ms.map(time),
-        },
-        Effect::EpochStart { .. } => return (position, None),
-    };
-    let event = Event {
-        shard: shard.shard().clone(),
-        shard_idx: shard.shard_idx(),
-        position,
-        key,
-        change,
-        time: time(time_ms),
-    };
-    (position, Some(event))
-}
-
-/// A point in time; one that is out of range is the last that a clock may show in practice.
-fn time(unix_ms: u64) -> SystemTime {
-    const YEAR_10000_MS: u64 = 253_402_300_800_000;
-    SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms.min(YEAR_10000_MS))
 }
