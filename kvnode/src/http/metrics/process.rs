@@ -1,8 +1,18 @@
 //! The process, under the names that every dashboard knows.
 
-use std::{fs, time::SystemTime};
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
-use prometheus_client::registry::Registry;
+use prometheus_client::{
+    metrics::counter::ConstCounter,
+    registry::{Registry, Unit},
+};
+use rustix::{
+    process::{Resource, getrlimit},
+    time::{ClockId, clock_gettime},
+};
 
 use super::sample::{gauge, seconds_since_epoch};
 use crate::memory::Memory;
@@ -17,6 +27,14 @@ pub(super) fn process(started_at: SystemTime) -> Registry {
         help,
         seconds_since_epoch(started_at),
     );
+    // Of all its threads; the library appends unit and `_total`.
+    let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
+    registry.register_with_unit(
+        "cpu",
+        "Processor time taken, of all threads",
+        Unit::Seconds,
+        ConstCounter::new(used.as_secs_f64()),
+    );
     let memory = Memory::now();
     if let Some(bytes) = memory.resident_bytes {
         let help = "Memory of the process that is in RAM, LMDB's pages among it";
@@ -30,6 +48,10 @@ pub(super) fn process(started_at: SystemTime) -> Registry {
         // One of them is the directory that is being read.
         let count = open.count().saturating_sub(1);
         gauge(&mut registry, "open_fds", "Open file descriptors", count);
+    }
+    if let Some(most) = getrlimit(Resource::Nofile).current {
+        let help = "File descriptors that may be open";
+        gauge(&mut registry, "max_fds", help, most);
     }
     registry
 }
@@ -48,9 +70,11 @@ mod tests {
         text::encode_registry(&mut out, &process(UNIX_EPOCH)).unwrap();
         for name in [
             "start_time_seconds",
+            "cpu_seconds_total",
             "resident_memory_bytes",
             "anonymous_memory_bytes",
             "open_fds",
+            "max_fds",
         ] {
             let sample = out
                 .lines()
