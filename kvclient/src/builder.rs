@@ -19,7 +19,6 @@ use crate::{
     routes::Origin,
     scheme::Scheme,
     shard_map::{Address, AddressError, ShardMap, toml},
-    tls::Tls,
     token::Token,
     wire::batch::Ack,
 };
@@ -209,11 +208,12 @@ impl ClientBuilder {
     ///
     /// ```no_run
     /// # async fn example() -> kvclient::Result<()> {
-    /// use kvclient::{ClientBuilder, Tls, node_client::NodeClientOptions};
+    /// use std::time::Duration;
+    /// use kvclient::{ClientBuilder, node_client::NodeClientOptions};
     ///
     /// let mut nodes = NodeClientOptions::default();
-    /// nodes.tls = Some(Tls::trusting_file("ca.pem")?);
-    /// let kv = ClientBuilder::connect_with(["https://db.example:8080"], nodes).await?.build()?;
+    /// nodes.connect_timeout = Duration::from_secs(2);
+    /// let kv = ClientBuilder::connect_with(["http://db.example:8080"], nodes).await?.build()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -380,15 +380,12 @@ impl ClientBuilder {
 
     /// How nodes are reached: time to connect, idle connections, the token. Default: 500 ms, 16 a node for 20 s, none;
     /// the reasons stand at [`NodeClientOptions`].
-    pub fn node_client(mut self, mut options: NodeClientOptions) -> Self {
-        // Given before, it is not taken back by settings that say nothing of it.
-        options.token = options.token.or(self.options.nodes.token.take());
-        options.tls = options.tls.or(self.options.nodes.tls.take());
-        self.options.nodes = options;
+    pub fn node_client(mut self, options: NodeClientOptions) -> Self {
+        self.options.nodes = options.over(self.options.nodes);
         self
     }
 
-    /// Speaks to nodes through TLS only: whom to trust, and who to be. Default: in the clear.
+    /// Speaks to nodes through TLS only: whom to trust, and who to be. Default: in the clear. Needs the feature `tls`.
     ///
     /// ```no_run
     /// # fn main() -> kvclient::Result<()> {
@@ -399,7 +396,8 @@ impl ClientBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn tls(mut self, tls: Tls) -> Self {
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::tls::Tls) -> Self {
         self.options.nodes.tls = Some(tls);
         self
     }
@@ -454,9 +452,13 @@ fn seed_address(scheme: Scheme, seed: &str) -> Result<Address, SeedError> {
 enum SeedError {
     #[error(transparent)]
     Address(#[from] AddressError),
+    #[cfg(feature = "tls")]
     #[error(
         "{0}: for TLS it must be said whose certificates are trusted (`Tls`; of the tool: --ca FILE)"
     )]
+    Untrusted(String),
+    #[cfg(not(feature = "tls"))]
+    #[error("{0}: this program was built without TLS, the feature `tls` of kvclient")]
     Untrusted(String),
     #[error("{0}: this client speaks TLS only, and would be in the clear there; write https://")]
     InTheClear(String),

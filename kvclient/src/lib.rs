@@ -102,6 +102,8 @@
 //! None is on by default.
 //!
 //! - `json`: values of a type of one's own, stored as JSON: `get_json`, `put_json`, `update_json`.
+//! - `tls`: `kvclient::Tls`, for nodes with TLS. It makes reqwest, for the whole program, one that chooses no cryptography by
+//!   itself: whoever uses it too, and asks for `https` with it, enables a feature of it that does.
 //! - `blocking`: `kvclient::blocking::Client`, for programs without async.
 //! - `backup`: the module `backup`, which copies a cluster into a directory and restores it from there.
 //! - `cli`: the command-line tool `kv`, with what only it needs.
@@ -129,6 +131,7 @@ pub mod rfc3339;
 pub mod session;
 pub mod shard_map;
 pub mod slot;
+#[cfg(feature = "tls")]
 pub mod tls;
 pub mod token;
 pub mod wire;
@@ -160,6 +163,8 @@ mod stats;
 mod update;
 mod watch;
 
+#[cfg(feature = "tls")]
+pub use crate::tls::Tls;
 pub use crate::{
     atomic::{AtomicBatch, Done},
     attempt::Outcome,
@@ -179,7 +184,6 @@ pub use crate::{
     session::Session,
     shard_map::{Address, ShardMap},
     stats::{NodeStats, Stats},
-    tls::Tls,
     token::Token,
     watch::{Change, Event, Watch},
     wire::batch::Ack,

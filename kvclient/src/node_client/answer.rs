@@ -1,6 +1,7 @@
-//! A whole answer.
+//! A whole answer, with a limit on its size; and how far an exchange of the HTTP library got that brought none.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
 
 use super::head::Headers;
 use crate::{
@@ -31,6 +32,29 @@ impl Answer {
             headers,
             body,
         }
+    }
+
+    /// Reads the body of what the HTTP library got, and stops as soon as it is too large.
+    pub(super) async fn read(
+        scheme: Scheme,
+        mut response: Response,
+        limit_bytes: usize,
+    ) -> Result<Self, AttemptError> {
+        let too_large = AttemptError::AnswerTooLarge { limit_bytes };
+        let announced = response.content_length().unwrap_or(0);
+        if announced > limit_bytes as u64 {
+            return Err(too_large);
+        }
+        let mut body = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
+        while let Some(piece) = response.chunk().await.map_err(|error| failure(&error))? {
+            if body.len() + piece.len() > limit_bytes {
+                return Err(too_large);
+            }
+            body.extend_from_slice(&piece);
+        }
+        let headers = Headers::of_map(response.headers());
+        let status = response.status().as_u16();
+        Ok(Self::new(scheme, status, headers, body.freeze()))
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -76,4 +100,24 @@ impl Answer {
             target: target.map(|target| target.to_string().into()),
         }
     }
+}
+
+/// How far an exchange got. Whatever is not surely before the first byte counts as after it.
+pub(super) fn failure(error: &reqwest::Error) -> AttemptError {
+    if error.is_connect() || error.is_builder() {
+        return AttemptError::NotConnected(innermost(error));
+    }
+    match error.is_timeout() {
+        true => AttemptError::TimedOut,
+        false => AttemptError::Broken(innermost(error)),
+    }
+}
+
+/// The innermost cause: the library's own layers say only "error sending request".
+pub(super) fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }

@@ -7,7 +7,6 @@
 
 use std::{io, pin::Pin, time::Duration};
 
-use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -18,11 +17,12 @@ use tokio::{
 
 use super::{
     answer::Answer,
-    exchange::{Begun, Failure, Rest, Wire},
+    exchange::{Failure, Wire},
     head::Request,
+    secured::Tls,
     transport::Transport,
 };
-use crate::{attempt::AttemptError, scheme::Scheme, shard_map::Address, tls::Tls};
+use crate::{attempt::AttemptError, scheme::Scheme, shard_map::Address};
 
 /// An open connection with nothing under way.
 #[derive(Debug)]
@@ -96,55 +96,6 @@ impl Connection {
             () = timer => return Err(Failure::Sent(AttemptError::TimedOut)),
         };
         Ok((answer, is_clean.then_some(self)))
-    }
-
-    /// Sends a request and reads the head of its answer, whose body is then taken piece by piece.
-    pub(super) async fn begin(
-        mut self,
-        node: &Address,
-        request: &Request<'_>,
-        until: Instant,
-    ) -> Result<(Begun, Self), Failure> {
-        let Self { wire, timer, .. } = &mut self;
-        timer.as_mut().reset(until);
-        let begun = select! {
-            biased;
-            begun = wire.begin(node, request) => begun?,
-            () = timer => return Err(Failure::Sent(AttemptError::TimedOut)),
-        };
-        Ok((begun, self))
-    }
-
-    /// The next piece of a body, never empty; `None` at its end.
-    ///
-    /// # Cancel safety
-    /// No piece is lost.
-    pub(super) async fn piece(
-        &mut self,
-        rest: &mut Rest,
-        until: Instant,
-    ) -> Result<Option<Bytes>, AttemptError> {
-        let Self { wire, timer, .. } = self;
-        timer.as_mut().reset(until);
-        loop {
-            let piece = wire.take(rest)?;
-            if !piece.is_empty() {
-                return Ok(Some(piece));
-            }
-            if matches!(rest, Rest::Nothing) {
-                return Ok(None);
-            }
-            select! {
-                biased;
-                fetched = wire.fetch(rest) => fetched?,
-                () = timer.as_mut() => return Err(AttemptError::TimedOut),
-            }
-        }
-    }
-
-    /// Whether nothing has come behind an answer.
-    pub(super) fn is_clean(&self) -> bool {
-        self.wire.is_empty()
     }
 }
 

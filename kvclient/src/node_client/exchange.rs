@@ -12,13 +12,13 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes};
-use rustls::AlertDescription;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::{
     answer::Answer,
     chunked::Chunked,
     head::{AnswerHead, BodyLength, Headers, Request},
+    secured::refused_certificate,
     transport::Transport,
 };
 use crate::{attempt::AttemptError, scheme::Scheme, shard_map::Address};
@@ -59,25 +59,6 @@ enum Sent {
     Part,
 }
 
-/// The head of an answer, and what comes of its body and connection.
-#[derive(Debug)]
-pub(super) struct Begun {
-    pub(super) status: u16,
-    pub(super) headers: Headers,
-    pub(super) rest: Rest,
-    /// Whether the connection may be used again behind the body.
-    pub(super) keeps_open: bool,
-}
-
-/// What is left of a body.
-#[derive(Debug)]
-pub(super) enum Rest {
-    Bytes(u64),
-    Chunked(Chunked),
-    UntilClosed,
-    Nothing,
-}
-
 impl Wire {
     pub(super) fn new(transport: Transport, scheme: Scheme) -> Self {
         Self {
@@ -102,79 +83,6 @@ impl Wire {
         let (answer, keeps_open) = self.answer(limit_bytes).await.map_err(Failure::Sent)?;
         let is_clean = keeps_open && sent == Sent::Whole && self.incoming.is_empty();
         Ok((answer, is_clean))
-    }
-
-    /// Sends a request and reads the head of its answer.
-    pub(super) async fn begin(
-        &mut self,
-        node: &Address,
-        request: &Request<'_>,
-    ) -> Result<Begun, Failure> {
-        self.outgoing.clear();
-        request.write_head(node, &mut self.outgoing);
-        let sent = self.send(request.body).await?;
-        let head = self.head().await.map_err(Failure::Sent)?;
-        let headers = Headers::of_head(&self.incoming[..head.len]);
-        self.incoming.drain(..head.len);
-        Ok(Begun {
-            status: head.status,
-            headers,
-            rest: Rest::of(head.body),
-            keeps_open: head.keeps_open
-                && sent == Sent::Whole
-                && head.body != BodyLength::UntilClosed,
-        })
-    }
-
-    /// What has arrived of a body. Empty if nothing has, or nothing more will come.
-    pub(super) fn take(&mut self, rest: &mut Rest) -> Result<Bytes, AttemptError> {
-        match rest {
-            Rest::Bytes(left) => {
-                let here = usize::try_from(*left)
-                    .map_or(self.incoming.len(), |left| left.min(self.incoming.len()));
-                *left -= here as u64;
-                if *left == 0 {
-                    *rest = Rest::Nothing;
-                }
-                Ok(self.taken(here))
-            }
-            Rest::Chunked(chunked) => {
-                let mut piece = Vec::with_capacity(self.incoming.len());
-                let taken = chunked.push(&self.incoming, &mut piece);
-                let taken = taken.map_err(|problem| AttemptError::Broken(problem.to_owned()))?;
-                self.incoming.drain(..taken);
-                if chunked.is_over() {
-                    *rest = Rest::Nothing;
-                }
-                Ok(piece.into())
-            }
-            Rest::UntilClosed => Ok(self.taken(self.incoming.len())),
-            Rest::Nothing => Ok(Bytes::new()),
-        }
-    }
-
-    fn taken(&mut self, len: usize) -> Bytes {
-        let taken = Bytes::copy_from_slice(&self.incoming[..len]);
-        self.incoming.drain(..len);
-        taken
-    }
-
-    /// Waits for more of a body.
-    pub(super) async fn fetch(&mut self, rest: &mut Rest) -> Result<(), AttemptError> {
-        match rest {
-            Rest::UntilClosed => {
-                if self.read().await? == 0 {
-                    *rest = Rest::Nothing;
-                }
-                Ok(())
-            }
-            _ => self.more().await,
-        }
-    }
-
-    /// Whether nothing has come behind the answer.
-    pub(super) fn is_empty(&self) -> bool {
-        self.incoming.is_empty()
     }
 
     /// Sends the head and a body.
@@ -303,20 +211,9 @@ impl Wire {
         let read = self.transport.read_buf(&mut self.incoming).await;
         read.map_err(|error| match refused_certificate(&error) {
             // What is sent before a handshake is over is never read.
-            Some(refusal) if !self.is_answered => refusal,
+            Some(refusal) if !self.is_answered => AttemptError::NotConnected(refusal),
             _ => broken(&error),
         })
-    }
-}
-
-impl Rest {
-    fn of(length: BodyLength) -> Self {
-        match length {
-            BodyLength::Bytes(0) => Self::Nothing,
-            BodyLength::Bytes(left) => Self::Bytes(left),
-            BodyLength::Chunked => Self::Chunked(Chunked::default()),
-            BodyLength::UntilClosed => Self::UntilClosed,
-        }
     }
 }
 
@@ -339,28 +236,6 @@ async fn unless_heard<T>(
 
 fn broken(error: &io::Error) -> AttemptError {
     AttemptError::Broken(error.to_string())
-}
-
-/// That a node has ended the handshake over the client's certificate. In TLS 1.3 its alert comes when the client is
-/// through and its request is on its way.
-fn refused_certificate(error: &io::Error) -> Option<AttemptError> {
-    use AlertDescription as Alert;
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    match error {
-        rustls::Error::AlertReceived(
-            alert @ (Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::CertificateRequired
-            | Alert::UnknownCA
-            | Alert::AccessDenied),
-        ) => Some(AttemptError::NotConnected(format!(
-            "the node refuses this client's certificate, or wants one: {alert:?}"
-        ))),
-        _ => None,
-    }
 }
 
 fn cut_off() -> AttemptError {

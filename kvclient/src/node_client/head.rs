@@ -14,6 +14,7 @@
 use std::mem::MaybeUninit;
 
 use httparse::{Header, ParserConfig, Response, Status};
+use reqwest::header::HeaderMap;
 
 use crate::shard_map::Address;
 
@@ -167,6 +168,17 @@ impl Headers {
     /// Of a head that [`AnswerHead::parse`] took.
     pub(super) fn of_head(head: &[u8]) -> Self {
         Self(head.into())
+    }
+
+    /// Of an answer that the HTTP library read.
+    pub(super) fn of_map(map: &HeaderMap) -> Self {
+        let mut text = Vec::new();
+        for (name, value) in map {
+            for part in [name.as_str().as_bytes(), b":", value.as_bytes(), b"\n"] {
+                text.extend_from_slice(part);
+            }
+        }
+        Self(text.into())
     }
 
     /// The first header of this name, if it is text.

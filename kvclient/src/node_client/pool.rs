@@ -22,12 +22,9 @@ use tokio::{
 };
 
 use super::{
-    answer::Answer,
-    connection::Connection,
-    exchange::{Begun, Failure},
-    head::Request,
+    answer::Answer, connection::Connection, exchange::Failure, head::Request, secured::Tls,
 };
-use crate::{attempt::AttemptError, scheme::Scheme, shard_map::Address, tls::Tls};
+use crate::{attempt::AttemptError, shard_map::Address};
 
 /// Idle connections to all nodes.
 #[derive(Debug)]
@@ -56,11 +53,6 @@ struct Kept {
 }
 
 impl Pool {
-    /// How nodes are spoken to.
-    pub(super) fn scheme(&self) -> Scheme {
-        self.tls.as_ref().map_or(Scheme::Http, |_| Scheme::Https)
-    }
-
     /// One exchange with a node.
     pub(super) async fn exchange(
         &self,
@@ -77,26 +69,6 @@ impl Pool {
                     self.keep(node, connection);
                     return Ok(answer);
                 }
-                Err(Failure::NothingSent(_)) if was_kept => {}
-                Err(Failure::NothingSent(problem)) => {
-                    return Err(AttemptError::NotConnected(problem));
-                }
-                Err(Failure::Sent(error)) => return Err(error),
-            }
-        }
-    }
-
-    /// Begins an exchange whose answer is taken piece by piece; who takes it keeps the connection.
-    pub(super) async fn begin(
-        &self,
-        node: &Address,
-        request: &Request<'_>,
-        until: Instant,
-    ) -> Result<(Begun, Connection), AttemptError> {
-        loop {
-            let (connection, was_kept) = self.connection(node, until).await?;
-            match connection.begin(node, request, until).await {
-                Ok(begun) => return Ok(begun),
                 Err(Failure::NothingSent(_)) if was_kept => {}
                 Err(Failure::NothingSent(problem)) => {
                     return Err(AttemptError::NotConnected(problem));
@@ -148,7 +120,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn keep(&self, node: &Address, connection: Option<Connection>) {
+    fn keep(&self, node: &Address, connection: Option<Connection>) {
         let Some(connection) = connection else {
             return;
         };

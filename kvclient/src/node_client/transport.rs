@@ -11,15 +11,14 @@ use std::{
     time::Duration,
 };
 
-use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{shard_map::Address, tls::Tls};
+use super::secured::{Secured, Tls};
+use crate::shard_map::Address;
 
 /// For so long after an exchange the runtime's word that nothing has come is taken; later the kernel is asked, since
 /// a runtime that was busy meanwhile has not looked.
@@ -29,8 +28,7 @@ const TRUSTED: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) enum Transport {
     Plain(TcpStream),
-    /// Boxed: a session is a kilobyte.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Secured),
 }
 
 impl Transport {
@@ -43,10 +41,7 @@ impl Transport {
         let Some(tls) = tls else {
             return Ok(Self::Plain(stream));
         };
-        let name = ServerName::try_from(node.bare_host().to_owned()).map_err(io::Error::other)?;
-        let connector = TlsConnector::from(tls.config());
-        let stream = connector.connect(name, stream).await?;
-        Ok(Self::Tls(Box::new(stream)))
+        Ok(Self::Tls(Secured::connect(tls, node, stream).await?))
     }
 
     /// Whether a write that failed at once has certainly sent nothing. TLS may have sent a part of what it was given.
@@ -60,12 +55,10 @@ impl Transport {
             // No system call as long as the runtime has heard nothing.
             Self::Plain(stream) if idle < TRUSTED => would_block(stream.try_read(&mut [0])),
             Self::Plain(stream) => would_block(peek(stream)),
-            Self::Tls(tls) => {
-                let (stream, session) = tls.get_mut();
-                let unread = session.process_new_packets();
-                would_block(peek(stream))
-                    && unread.is_ok_and(|state| state.plaintext_bytes_to_read() == 0)
-            }
+            Self::Tls(secured) => match secured.socket_if_all_is_read() {
+                Some(stream) => would_block(peek(stream)),
+                None => false,
+            },
         }
     }
 }

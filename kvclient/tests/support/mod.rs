@@ -6,12 +6,14 @@
 )]
 #![allow(clippy::unwrap_used, reason = "only tests come here")]
 
+#[cfg(feature = "tls")]
 pub(crate) mod certificates;
 pub(crate) mod fake_log;
 pub(crate) mod fake_node;
 pub(crate) mod fake_scan;
 pub(crate) mod replies;
 pub(crate) mod silent;
+#[cfg(feature = "tls")]
 pub(crate) mod tls;
 #[cfg(feature = "cli")]
 pub(crate) mod tool;

@@ -1,0 +1,68 @@
+//! What stands for TLS in a program that was built without the feature `tls`: types of which there is no value, so that
+//! the rest of this folder is the same for both.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::shard_map::Address;
+
+/// There is none.
+#[derive(Debug, Clone)]
+pub(super) enum Tls {}
+
+/// There is none.
+#[derive(Debug)]
+pub(super) enum Secured {}
+
+impl Secured {
+    pub(super) async fn connect(tls: &Tls, _: &Address, _: TcpStream) -> io::Result<Self> {
+        match *tls {}
+    }
+
+    pub(super) fn socket_if_all_is_read(&mut self) -> Option<&TcpStream> {
+        match *self {}
+    }
+}
+
+pub(super) fn secure(library: reqwest::ClientBuilder, tls: Option<&Tls>) -> reqwest::ClientBuilder {
+    match tls {
+        Some(tls) => match *tls {},
+        None => library,
+    }
+}
+
+pub(super) fn refused_certificate(_: &io::Error) -> Option<String> {
+    None
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match *self {}
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        match *self {}
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match *self {}
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match *self {}
+    }
+}
