@@ -28,6 +28,7 @@ main() {
     check whole kvclient LICENSE-MIT LICENSE-APACHE README.md src/lib.rs src/bin/kv/main.rs
     check whole kvnode LICENSE-MIT LICENSE-APACHE NOTICE README.md src/main.rs src/http/page/vendor/uPlot.LICENSE
     check a_program_outside
+    check a_program_without_tls
     check the_tool_kv
     check control_a_package_that_lacks_a_file
     echo "$passed passed, $failed failed"
@@ -99,6 +100,37 @@ kvclient = { path = "$scratch/$1" }
 
 [workspace]
 TOML
+}
+
+# It has none of TLS, which would reach into all that it links, and says so when it is asked for some.
+a_program_without_tls() {
+    mkdir -p "$scratch/plain/src"
+    cp "$root/Cargo.lock" "$scratch/plain/"
+    cat >"$scratch/plain/src/main.rs" <<'RUST'
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let refused = kvclient::Client::connect(["https://localhost:1"]).await;
+    println!("{}", refused.expect_err("no node"));
+}
+RUST
+    cat >"$scratch/plain/Cargo.toml" <<TOML
+[package]
+name = "plain"
+edition = "2024"
+
+[dependencies]
+kvclient = { path = "$scratch/kvclient" }
+tokio = { version = "1", default-features = false, features = ["macros", "rt"] }
+
+[workspace]
+TOML
+    cd "$scratch/plain"
+    if cargo tree --prefix none | grep -E '^(rustls|ring|hyper-rustls) '; then
+        echo "crates of TLS in a program without the feature"
+        return 1
+    fi
+    cargo run --quiet 2>&1 | tee "$scratch/answer"
+    grep -q 'https://localhost:1.*feature .tls. of kvclient' "$scratch/answer"
 }
 
 the_tool_kv() {
