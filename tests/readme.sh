@@ -16,38 +16,35 @@ set -euo pipefail
 readonly readme=$1 prefix=$2 nodes=$3
 readonly LAG_SECONDS=5
 export no_proxy='*'
+# shellcheck source=tests/blocks.sh
+. "$(dirname "${BASH_SOURCE[0]}")/blocks.sh"
 
 passed=0
 failed=0
+asked=
+primary=
 
 main() {
-    local address role primary
+    local address role of_shard
     while read -r address role _; do
         if [ "$role" = primary ]; then
-            primary=$address
+            of_shard=$address
         fi
-        walk "$address" "$primary"
+        walk "$address" "$of_shard"
     done <"$nodes"
     [ $((passed + failed)) -gt 0 ] || failed=1
     echo "$passed passed, $failed failed"
     [ $failed = 0 ]
 }
 
-# Reads the README once; in every console block, runs a command when the next one or the end comes.
+# Reads the README once.
 walk() {
-    local asked=$1 primary=$2 in_block=no command='' expected='' line
-    while IFS= read -r line <&3; do
-        case $in_block:$line in
-        no:'```console') in_block=yes ;;
-        no:*) ;;
-        yes:'```' | yes:'$ '*)
-            [ -z "$command" ] || check "$asked" "$primary" "$command" "${expected%$'\n'}"
-            command='' expected=''
-            if [ "$line" = '```' ]; then in_block=no; else command=${line#'$ '}; fi
-            ;;
-        yes:*) expected+=$line$'\n' ;;
-        esac
-    done 3<"$readme"
+    asked=$1 primary=$2
+    each_command "$readme"
+}
+
+command_at() {
+    check "$asked" "$primary" "$2" "$3"
 }
 
 check() {
