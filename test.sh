@@ -410,12 +410,14 @@ load_under_kills() {
     return $result
 }
 
+# readme PREFIX NODES: both pages whose blocks may run in any order of nodes.
 readme() {
-    local log=$scratch/readme.log
-    tests/readme.sh README.md "$1" "$2" | tee "$log" || true
-    local last
-    last=$(tail -n 1 "$log")
-    count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
+    local log=$scratch/readme.log page last
+    for page in README.md docs/tasks.md; do
+        tests/readme.sh "$page" "$1" "$2" | tee "$log" || true
+        last=$(tail -n 1 "$log")
+        count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
+    done
 }
 
 # The walk of a new user, as docs/first-hour.md tells it, with a cluster of its own.

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs every ```console block of the README against a running cluster and compares what comes with what it shows.
-# test.sh calls it; the cluster has the shape of sharding.toml, on ports PREFIX0 to PREFIX5 instead of 8080 to 8085.
+# Runs every ```console block of the README, or of a page like it, against a running cluster and compares what comes with
+# what it shows. test.sh calls it; the cluster has the shape of sharding.toml, on ports PREFIX0 to PREFIX5 instead of 8080 to 8085.
 #
-#   tests/readme.sh README PREFIX NODES         NODES: a file with lines "ADDRESS ROLE SHARD"
+#   tests/readme.sh PAGE PREFIX NODES           NODES: a file with lines "ADDRESS ROLE SHARD"
 #
-# A line "$ command" is run, the lines below it are what it prints. The whole README is walked once per node:
+# A line "$ command" is run, the lines below it are what it prints. The whole page is walked once per node:
 # localhost:8080 stands for the node asked, or, in a command that writes, for the primary of its shard, since
 # replicas refuse writes. Other addresses stand for themselves. A read is asked again for up to 5 s, because a
 # replica may lag; a write is sent once. The tool kv, to be found on the PATH, asks the same node for the map.
@@ -13,7 +13,7 @@
 
 set -euo pipefail
 
-readonly readme=$1 prefix=$2 nodes=$3
+readonly PAGE=$1 prefix=$2 nodes=$3
 readonly LAG_SECONDS=5
 export no_proxy='*'
 # shellcheck source=tests/blocks.sh
@@ -37,10 +37,10 @@ main() {
     [ $failed = 0 ]
 }
 
-# Reads the README once.
+# Reads the page once.
 walk() {
     asked=$1 primary=$2
-    each_command "$readme"
+    each_command "$PAGE"
 }
 
 command_at() {
@@ -68,7 +68,7 @@ check() {
         sleep 0.1
     done
     failed=$((failed + 1))
-    printf 'FAILED at %s: $ %s\n--- the README shows\n%s\n--- it prints\n%s\n---\n' \
+    printf 'FAILED at %s: $ %s\n--- the page shows\n%s\n--- it prints\n%s\n---\n' \
         "$asked" "$real" "$expected" "$output"
 }
 
