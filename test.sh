@@ -358,6 +358,8 @@ refuses() {
 
 start_cluster() {
     local log=$scratch/launch.log deadline=$((SECONDS + CLUSTER_SECONDS))
+    # Emptied here: what an earlier cluster said must not be taken for this one.
+    : >"$log"
     ./launch.sh "$1" "$scratch/data" >"$log" 2>&1 &
     cluster_pid=$!
     until grep -q 'nodes are ready' "$log"; do

@@ -113,6 +113,8 @@ masked() {
 # The cluster in its own terminal; what it prints is in launch.log.
 launch() {
     local deadline=$((SECONDS + READY_SECONDS))
+    # Emptied here: what ran before must not be taken for this one.
+    : >"$DIR/launch.log"
     $1 >"$DIR/launch.log" 2>&1 3<&- &
     cluster=$!
     until grep -q '^Ctrl-C stops' "$DIR/launch.log"; do
