@@ -272,12 +272,12 @@ documentation() {
 scripts() {
     local script
     for script in launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh tests/package.sh tests/licences.sh \
-        tests/tls.sh .ci/run; do
+        tests/tls.sh tests/blocks.sh tests/walk.sh .ci/run; do
         check bash -n "$script"
     done
     if command -v shellcheck >/dev/null; then
-        check shellcheck launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh tests/package.sh \
-            tests/licences.sh tests/tls.sh .ci/run
+        check shellcheck --external-sources launch.sh test.sh bench.sh tests/readme.sh tests/schemathesis.sh tests/prometheus.sh tests/package.sh \
+            tests/licences.sh tests/tls.sh tests/blocks.sh tests/walk.sh .ci/run
     else
         skip "shellcheck" "not installed"
     fi
@@ -298,6 +298,7 @@ cluster() {
     sed "s/localhost:808/localhost:$prefix/" sharding.toml >"$map"
     refusals_before_start
     check tests/tls.sh "$target/release/kv" "$map" "$scratch/tls"
+    first_hour "$target/release/kv" "$prefix"
     check start_cluster "$map"
     [ -n "$cluster_pid" ] || return 0
     check refuses 1 "port ${prefix}0 is in use" ./launch.sh "$map" "$scratch/other"
@@ -357,6 +358,8 @@ refuses() {
 
 start_cluster() {
     local log=$scratch/launch.log deadline=$((SECONDS + CLUSTER_SECONDS))
+    # Emptied here: what an earlier cluster said must not be taken for this one.
+    : >"$log"
     ./launch.sh "$1" "$scratch/data" >"$log" 2>&1 &
     cluster_pid=$!
     until grep -q 'nodes are ready' "$log"; do
@@ -409,11 +412,25 @@ load_under_kills() {
     return $result
 }
 
+# readme PREFIX NODES: both pages whose blocks may run in any order of nodes.
 readme() {
-    local log=$scratch/readme.log
-    tests/readme.sh README.md "$1" "$2" | tee "$log" || true
-    local last
+    local log=$scratch/readme.log page last
+    for page in README.md docs/tasks.md; do
+        tests/readme.sh "$page" "$1" "$2" | tee "$log" || true
+        last=$(tail -n 1 "$log")
+        count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
+    done
+}
+
+# The walk of a new user, as docs/first-hour.md tells it, with a cluster of its own.
+first_hour() {
+    local log=$scratch/walk.log last
+    tests/walk.sh "$1" "$2" "$scratch/walk" | tee "$log" || true
     last=$(tail -n 1 "$log")
+    [[ $last == *" passed, "*" failed, "* ]] || last="0 passed, 1 failed"
+    if grep -q '^skipped: ' "$log"; then
+        skip "the page in docs/first-hour.md" "$(sed -n 's/^skipped: //p' "$log")" "$(sum_before skipped "$last")"
+    fi
     count_tests "$(sum_before passed "$last")" "$(sum_before failed "$last")" 0
 }
 

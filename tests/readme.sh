@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs every ```console block of the README against a running cluster and compares what comes with what it shows.
-# test.sh calls it; the cluster has the shape of sharding.toml, on ports PREFIX0 to PREFIX5 instead of 8080 to 8085.
+# Runs every ```console block of the README, or of a page like it, against a running cluster and compares what comes with
+# what it shows. test.sh calls it; the cluster has the shape of sharding.toml, on ports PREFIX0 to PREFIX5 instead of 8080 to 8085.
 #
-#   tests/readme.sh README PREFIX NODES         NODES: a file with lines "ADDRESS ROLE SHARD"
+#   tests/readme.sh PAGE PREFIX NODES           NODES: a file with lines "ADDRESS ROLE SHARD"
 #
-# A line "$ command" is run, the lines below it are what it prints. The whole README is walked once per node:
+# A line "$ command" is run, the lines below it are what it prints. The whole page is walked once per node:
 # localhost:8080 stands for the node asked, or, in a command that writes, for the primary of its shard, since
 # replicas refuse writes. Other addresses stand for themselves. A read is asked again for up to 5 s, because a
 # replica may lag; a write is sent once. The tool kv, to be found on the PATH, asks the same node for the map.
@@ -13,41 +13,38 @@
 
 set -euo pipefail
 
-readonly readme=$1 prefix=$2 nodes=$3
+readonly PAGE=$1 prefix=$2 nodes=$3
 readonly LAG_SECONDS=5
 export no_proxy='*'
+# shellcheck source=tests/blocks.sh
+. "$(dirname "${BASH_SOURCE[0]}")/blocks.sh"
 
 passed=0
 failed=0
+asked=
+primary=
 
 main() {
-    local address role primary
+    local address role of_shard
     while read -r address role _; do
         if [ "$role" = primary ]; then
-            primary=$address
+            of_shard=$address
         fi
-        walk "$address" "$primary"
+        walk "$address" "$of_shard"
     done <"$nodes"
     [ $((passed + failed)) -gt 0 ] || failed=1
     echo "$passed passed, $failed failed"
     [ $failed = 0 ]
 }
 
-# Reads the README once; in every console block, runs a command when the next one or the end comes.
+# Reads the page once.
 walk() {
-    local asked=$1 primary=$2 in_block=no command='' expected='' line
-    while IFS= read -r line <&3; do
-        case $in_block:$line in
-        no:'```console') in_block=yes ;;
-        no:*) ;;
-        yes:'```' | yes:'$ '*)
-            [ -z "$command" ] || check "$asked" "$primary" "$command" "${expected%$'\n'}"
-            command='' expected=''
-            if [ "$line" = '```' ]; then in_block=no; else command=${line#'$ '}; fi
-            ;;
-        yes:*) expected+=$line$'\n' ;;
-        esac
-    done 3<"$readme"
+    asked=$1 primary=$2
+    each_command "$PAGE"
+}
+
+command_at() {
+    check "$asked" "$primary" "$2" "$3"
 }
 
 check() {
@@ -71,7 +68,7 @@ check() {
         sleep 0.1
     done
     failed=$((failed + 1))
-    printf 'FAILED at %s: $ %s\n--- the README shows\n%s\n--- it prints\n%s\n---\n' \
+    printf 'FAILED at %s: $ %s\n--- the page shows\n%s\n--- it prints\n%s\n---\n' \
         "$asked" "$real" "$expected" "$output"
 }
 

@@ -97,6 +97,18 @@ async fn a_failure_says_how_far_the_exchange_got() {
 }
 
 #[tokio::test]
+async fn a_node_that_speaks_tls_is_told_by_ops_and_documents() {
+    let alert = vec![21, 3, 3, 0, 2, 2, 22];
+    let node = answers(alert.clone()).await;
+    let of_op = client().get(&node, &get("a"), SECOND).await.unwrap_err();
+    let node = answers(alert).await;
+    let of_status = client().get_json(&node, "/status", SECOND).await;
+    for error in [of_op, of_status.unwrap_err()] {
+        assert!(error.to_string().contains("kv: --ca or KV_CA"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_is_told_and_not_followed() {
     let stranger = FakeNode::start().await;
     let head = format!(

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 
-use super::head::Headers;
+use super::head::{Headers, SPEAKS_TLS};
 use crate::{
     attempt::AttemptError,
     position::Position,
@@ -107,9 +107,14 @@ pub(super) fn failure(error: &reqwest::Error) -> AttemptError {
     if error.is_connect() || error.is_builder() {
         return AttemptError::NotConnected(innermost(error));
     }
-    match error.is_timeout() {
-        true => AttemptError::TimedOut,
-        false => AttemptError::Broken(innermost(error)),
+    if error.is_timeout() {
+        return AttemptError::TimedOut;
+    }
+    let problem = innermost(error);
+    // What it says of an alert of TLS, whose bytes it does not show.
+    match problem.contains("invalid HTTP version") {
+        true => AttemptError::Broken(format!("{problem}; perhaps {SPEAKS_TLS}")),
+        false => AttemptError::Broken(problem),
     }
 }
 

@@ -13,7 +13,7 @@
 
 use std::mem::MaybeUninit;
 
-use httparse::{Header, ParserConfig, Response, Status};
+use httparse::{Error as HttpError, Header, ParserConfig, Response, Status};
 use reqwest::header::HeaderMap;
 
 use crate::shard_map::Address;
@@ -96,7 +96,7 @@ impl AnswerHead {
         let mut response = Response::new(&mut []);
         let parsed = ParserConfig::default()
             .parse_response_with_uninit_headers(&mut response, bytes, &mut headers)
-            .map_err(|error| format!("no HTTP: {error}"))?;
+            .map_err(|error| no_http(error, bytes))?;
         let Status::Complete(len) = parsed else {
             return Ok(None);
         };
@@ -114,6 +114,20 @@ impl AnswerHead {
     /// Whether the answer proper is still to come.
     pub(super) fn is_interim(&self) -> bool {
         (100..=199).contains(&self.status)
+    }
+}
+
+/// Begins what a TLS end says when it does not understand: an alert, of TLS 1.0 to 1.3.
+const TLS_ALERT: &[u8] = &[21, 3];
+
+/// What to do about an answer that is one of TLS.
+pub(super) const SPEAKS_TLS: &str = "it speaks TLS, and was spoken to in the clear; say whom to trust (kv: --ca or KV_CA, programs: `Tls`)";
+
+/// Tells one mistake from all the others, since there is something to do about it.
+fn no_http(error: HttpError, bytes: &[u8]) -> String {
+    match bytes.starts_with(TLS_ALERT) {
+        true => SPEAKS_TLS.to_owned(),
+        false => format!("no HTTP: {error}"),
     }
 }
 
@@ -250,6 +264,19 @@ mod tests {
              authorization: Bearer t\r\nkv-ack: all\r\ncontent-length: 1024\r\n\r\n"
         );
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    /// A cluster that was given certificates was, to whoever still spoke in the clear, of an "invalid HTTP version".
+    #[test]
+    fn a_node_with_tls_was_told_as_no_http() {
+        let alert = [21, 3, 1, 0, 2, 2, 70];
+        let said = AnswerHead::parse(&alert).unwrap_err();
+        assert!(
+            said.contains("speaks TLS") && said.contains("--ca"),
+            "{said}"
+        );
+        let said = AnswerHead::parse(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap_err();
+        assert!(said.starts_with("no HTTP: "), "{said}");
     }
 
     #[test]
