@@ -4,12 +4,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Mutex,
+    sync::{Mutex, Once},
     time::Duration,
 };
 
 use kvclient::{
-    GetOptions, Position, PutOptions,
+    Client, GetOptions, Position, PutOptions,
     backup::{
         BackupDir, BackupError, CopyFrom, IntoNonEmpty, Puller, Report, RestoreReport, Until,
         restore, verify,
@@ -411,6 +411,55 @@ async fn what_expires_meanwhile_is_left_out_and_counted() {
         .ttl
         .expect("it expires");
     assert!((3_500..3_600).contains(&ttl.as_secs()), "{ttl:?}");
+}
+
+/// The time that an entry still has was reckoned once for a whole window: while the target was away it did not get less.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_lives_no_longer_because_the_target_was_away() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let source = Cluster::start(shards(1)).await;
+    let kv = client(&source);
+    // More than are written together, so that the last are still to come when the first are told.
+    fill(&kv, "a", 1_500, 10).await;
+    for (key, seconds) in [("y-over", 10), ("z-later", 3_600)] {
+        let options = PutOptions::new().ttl(Duration::from_secs(seconds));
+        kv.put_with(key, "v", options).await.expect("stored");
+    }
+    back_up(&source, temp.path()).await.expect("backed up");
+    let target = Cluster::start(shards(1)).await;
+    let (node, onto) = (target.primary(0), client(&target));
+    let killed = Once::new();
+    let (sender, mut written) = tokio::sync::mpsc::channel(64);
+    let report = |report: RestoreReport<'_>| {
+        if let RestoreReport::Written { .. } = report {
+            // At once: the next window is not sent yet.
+            killed.call_once(|| node.kill());
+            sender.try_send(()).expect("room");
+        }
+    };
+    let (dir, options) = (
+        BackupDir::open(temp.path()).expect("readable"),
+        options(temp.path(), Until::End),
+    );
+    let nodes = nodes();
+    let away = async {
+        written.recv().await;
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        node.start().await;
+        written.recv().await;
+    };
+    let restoring = restore(&onto, &nodes, &dir, &options, &report);
+    let (done, ()) = tokio::join!(restoring, away);
+    let done = done.expect("restored when the target was back");
+    assert_eq!((done.entries, done.expired), (1_501, 1));
+    assert_eq!(node.get("y-over").await, None);
+    let left = async |kv: &Client| {
+        let entry = kv.get_with("z-later", GetOptions::new()).await;
+        let entry = entry.expect("an answer");
+        entry.expect("there").ttl.expect("it expires")
+    };
+    let (there, here) = (left(&kv).await, left(&onto).await);
+    assert!(here < there + Duration::from_secs(5), "{here:?} {there:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
