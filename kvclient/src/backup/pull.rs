@@ -342,8 +342,8 @@ impl<'a> Puller<'a> {
         let primary = &shard.primary.address;
         match self.add_from(&mut adding, primary).await? {
             Pulled::Frames { asked_at_ms, .. } => {
-                if asked_at_ms >= adding.known.complete_until_ms + enter_every_ms {
-                    adding.known.complete_until_ms = asked_at_ms;
+                if let Some(until_ms) = adding.complete_until(asked_at_ms, enter_every_ms) {
+                    adding.known.complete_until_ms = until_ms;
                     self.enter(adding.known)?;
                 }
                 Ok(true)

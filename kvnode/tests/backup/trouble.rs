@@ -462,6 +462,37 @@ async fn an_entry_lives_no_longer_because_the_target_was_away() {
     assert!(here < there + Duration::from_secs(5), "{here:?} {there:?}");
 }
 
+/// A quiet shard's primary told a time, and after a restart with the clock set back it tells an earlier one. The backup said on
+/// that it was complete up to the first, and lacked what was written before that time came again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_takes_the_word_back() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let source = Cluster::start(shards(1)).await;
+    source.primary(0).put("k", "v").await;
+    let before = back_up(&source, temp.path()).await.expect("backed up");
+    // As it was entered while the clock was an hour ahead.
+    let ahead_ms = before.shards[0].complete_until_ms + 3_600_000;
+    let dir = BackupDir::create(temp.path()).expect("opened");
+    let mut manifest = before.clone();
+    manifest.shards[0].complete_until_ms = ahead_ms;
+    dir.put_manifest(&manifest).expect("written");
+    drop(dir);
+    for write in [None, Some("w")] {
+        if let Some(value) = write {
+            source.primary(0).put("k", value).await;
+        }
+        let after = back_up(&source, temp.path()).await.expect("backed up");
+        let until_ms = after.shards[0].complete_until_ms;
+        let since = before.shards[0].complete_until_ms;
+        assert!((since..since + 600_000).contains(&until_ms), "{until_ms}");
+    }
+    let target = Cluster::start(shards(1)).await;
+    let too_late = options(temp.path(), Until::TimeMs(ahead_ms));
+    let refused = restore_into(&target, temp.path(), &too_late).await;
+    let refused = refused.expect_err("nobody knows what comes until then");
+    assert!(refused.to_string().contains("complete up to"), "{refused}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_from_a_damaged_backup() {
     let temp = tempfile::tempdir().expect("a directory");
