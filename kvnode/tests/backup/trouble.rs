@@ -259,6 +259,9 @@ async fn on_a_full_disk_what_was_complete_stays() {
     assert_eq!(kept.shards[0].snapshot, first.shards[0].snapshot);
     verify(&dir, &kept).expect("sound");
     drop(dir);
+    // The cluster has nothing to do with it.
+    kv.put("meanwhile", "v").await.expect("stored");
+    cluster.primary(0).wait_ready().await;
     // Once there is room it goes on.
     let remounted = Command::new("mount")
         .args(["-o", "remount,size=40m"])
