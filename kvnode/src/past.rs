@@ -1,5 +1,8 @@
 //! What a key was at a position, as far as the log goes back.
 //!
+//! A position within a frame means the end of that frame, as a restore has it: what was synced together became visible
+//! together, and half an atomic batch was never there to be read.
+//!
 //! The log is read from its beginning to the position, so it costs as much as there is of that. What was written before
 //! the log begins is known only if nothing has changed it since. Otherwise the answer is that it is not known, and never
 //! a value that may have been another.
@@ -53,8 +56,8 @@ enum Read {
     Entry(Option<Entry>),
 }
 
-/// What `key` was when the log had come to `at`, which this node holds. Blocks, for as long as it takes to read the log, or
-/// until it is no longer `wanted`, which is looked at in each step.
+/// What `key` was when the log had come to the end of the frame that has `at`, which is visible on this node. Blocks, for
+/// as long as it takes to read the log, or until it is no longer `wanted`, which is looked at in each step.
 ///
 /// # Errors
 /// [`PastError`]: log or store cannot be read, or nobody wants to know any more.
@@ -81,9 +84,9 @@ pub fn entry_at(
             }
         },
     );
-    if seen? == Walked::Truncated {
+    let Walked::To(at) = seen? else {
         return Ok(Past::Truncated(storage.log.truncated()));
-    }
+    };
     match read {
         Read::Entry(entry) => Ok(Past::Known(entry, last_ms)),
         Read::Nothing if truncated == 0 => Ok(Past::Known(None, last_ms)),
@@ -118,7 +121,7 @@ fn from_now(
     }
 }
 
-/// Visits all records behind `after` up to `until`.
+/// Visits all records behind `after` up to the end of the frame that has `until`; gives that end.
 fn walk(
     log: &Log,
     after: Seq,
@@ -126,17 +129,18 @@ fn walk(
     wanted: &dyn Fn() -> bool,
     mut visit: impl FnMut(Position, u64, &Record),
 ) -> Result<Walked, PastError> {
+    let mut end = until;
     let mut at = after;
     while at < until.seq {
         if !wanted() {
             return Err(PastError::GivenUp("whoever asked has gone".into()));
         }
         match log.visit_after(at, until, STEP_BYTES, &mut visit)? {
-            Walked::To(position) => at = position.seq,
+            Walked::To(position) => (at, end) = (position.seq, position),
             Walked::Truncated => return Ok(Walked::Truncated),
         }
     }
-    Ok(Walked::To(until))
+    Ok(Walked::To(end))
 }
 
 impl Read {

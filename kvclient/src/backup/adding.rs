@@ -79,13 +79,21 @@ impl Adding {
         known.last = self.chain.end.position;
         known.last_crc = self.chain.end.crc;
         known.lineage = self.chain.lineage.clone();
-        // Others may have been decided within the same millisecond.
-        let before = self.chain.time_ms.saturating_sub(1);
-        known.complete_until_ms = known.complete_until_ms.max(before);
+        // Also where that is less than it was: then the shard's clock was set back, and what was said of it is void.
+        known.complete_until_ms = before(&self.chain);
         if file.bytes() >= LOG_FILE_BYTES {
             self.file = None;
         }
         Ok(bytes)
+    }
+
+    /// Until when it is complete, if the primary was asked at this shard time and had no more. `None`: as entered, or
+    /// so little more that it need not be entered yet.
+    pub(super) fn complete_until(&self, asked_at_ms: u64, enter_every_ms: u64) -> Option<u64> {
+        let entered = self.known.complete_until_ms;
+        // Frames that came after the question are there, too.
+        let until = asked_at_ms.max(before(&self.chain));
+        (until < entered || until >= entered.saturating_add(enter_every_ms)).then_some(until)
     }
 
     /// The file that the next frame goes into.
@@ -106,5 +114,60 @@ impl Adding {
             self.file = Some(dir.open_log(self.known.idx, &entry)?);
         }
         Ok(self.file.as_mut().expect("just opened"))
+    }
+}
+
+/// The last millisecond that frames added so far have all of: others may yet be decided within that of the last.
+fn before(chain: &Chain) -> u64 {
+    chain.time_ms.saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Lineage, Position};
+
+    fn quiet(complete_until_ms: u64) -> Adding {
+        Adding::new(ShardBackup {
+            idx: 0,
+            name: "s".to_owned(),
+            slots: "0-16383".to_owned(),
+            history: 1,
+            lineage: Lineage::default(),
+            first: Position::ZERO,
+            first_time_ms: 0,
+            last: Position::ZERO,
+            last_crc: 0,
+            complete_until_ms,
+            entries: 0,
+            frames_at: 0,
+            snapshot: FileEntry {
+                name: "snapshot".to_owned(),
+                bytes: 0,
+                crc32c: 0,
+            },
+            log: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_quiet_shard_is_complete_until_it_was_asked() {
+        let adding = quiet(1_000);
+        for (asked_at_ms, enter_every_ms, expected) in [
+            (1_000, 1, None),
+            (1_001, 1, Some(1_001)),
+            (5_999, 5_000, None),
+            (6_000, 5_000, Some(6_000)),
+        ] {
+            let until = adding.complete_until(asked_at_ms, enter_every_ms);
+            assert_eq!(until, expected, "asked at {asked_at_ms}");
+        }
+    }
+
+    /// A node whose clock was set back while nothing was written goes on below the time that it told before.
+    #[test]
+    fn a_clock_that_was_set_back_takes_the_word_back() {
+        let adding = quiet(100_000);
+        assert_eq!(adding.complete_until(50_000, 5_000), Some(50_000));
     }
 }

@@ -55,6 +55,8 @@ pub(super) struct Fill {
     pub(super) table: BTreeMap<Bytes, Folded>,
     pub(super) left_out: Option<Bytes>,
     pub(super) reached: Position,
+    /// A frame came that does not belong to it: none behind that does, whatever its time.
+    is_over: bool,
 }
 
 impl Fill {
@@ -68,6 +70,7 @@ impl Fill {
             table: BTreeMap::new(),
             left_out: None,
             reached: first,
+            is_over: false,
         }
     }
 
@@ -79,7 +82,8 @@ impl Fill {
         at: u64,
     ) -> Result<(), DecodeError> {
         let frame = Frame::split_from(bytes)?;
-        if !self.until.takes(&frame.header) {
+        self.is_over |= !self.until.takes(&frame.header);
+        if self.is_over {
             return Ok(());
         }
         self.reached = frame.header.link().position;
@@ -135,6 +139,37 @@ impl Fill {
                 self.bytes -= last.len() + KEY_COST_BYTES;
                 self.left_out = Some(last);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::log::{FrameBuilder, Link, Record};
+
+    /// A shard's time never goes back, whatever its clock does. Were it otherwise, a later frame is not taken without
+    /// the ones before it: that would be a state that never was.
+    #[test]
+    fn frames_whose_times_go_back_are_taken_from_the_first_on() {
+        let mut end = Link::default();
+        let mut all = Vec::new();
+        for time_ms in [10, 30, 20, 40] {
+            let mut builder = FrameBuilder::new();
+            let effect = Effect::Delete { by_expiry: false };
+            builder.push(&Record::new(Bytes::from_static(b"k"), effect));
+            let frame = builder.finish(&end, 1, time_ms);
+            end = frame.header.link();
+            all.extend_from_slice(&frame.bytes);
+        }
+        for (until_ms, reached) in [(9, 0), (10, 1), (25, 1), (30, 3), (39, 3), (40, 4)] {
+            let until = Until::TimeMs(until_ms);
+            let mut fill = Fill::new(until, Bytes::new(), 1_000, Position::ZERO);
+            let mut rest = Bytes::from(all.clone());
+            while !rest.is_empty() {
+                fill.frame(&mut rest, 0, 0).expect("decodes");
+            }
+            assert_eq!(fill.reached.seq, reached, "until {until_ms}");
         }
     }
 }

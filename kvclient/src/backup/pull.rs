@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use tokio::time::sleep;
 
 use super::{
@@ -153,10 +153,12 @@ impl<'a> Puller<'a> {
     /// # Cancel safety
     /// What was complete stays; run it again to go on.
     pub async fn run(&self) -> Result<(), BackupError> {
-        self.round(1).await
+        let shards = self.map.shards().iter();
+        let shards = shards.map(|shard| self.shard(shard, 1));
+        join_all(shards).await.into_iter().collect()
     }
 
-    /// Goes on bringing every shard up to date, for ever.
+    /// Goes on bringing every shard up to date, for ever, each beside the others.
     ///
     /// ```no_run
     /// # async fn example(puller: kvclient::backup::Puller<'_>) {
@@ -166,13 +168,21 @@ impl<'a> Puller<'a> {
     /// ```
     ///
     /// # Errors
-    /// [`BackupError`]: why it cannot go on. Nodes that do not answer are no reason; they are reported and asked again.
+    /// [`BackupError`] of the first shard that cannot go on. Nodes that do not answer are no reason; they are reported and
+    /// asked again.
     ///
     /// # Cancel safety
     /// As [`Self::run`].
     pub async fn follow(&self) -> BackupError {
+        // Each at its own pace: one whose nodes are slow or silent holds up no other. A map has at least one shard.
+        let shards = self.map.shards().iter();
+        let following = shards.map(|shard| Box::pin(self.follow_shard(shard)));
+        select_all(following).await.0
+    }
+
+    async fn follow_shard(&self, shard: &Shard) -> BackupError {
         loop {
-            match self.round(ENTER_EVERY_MS).await {
+            match self.shard(shard, ENTER_EVERY_MS).await {
                 Ok(()) => {}
                 Err(error @ BackupError::Unreachable { .. }) => {
                     (self.report)(Report::Warning(error.to_string()));
@@ -181,12 +191,6 @@ impl<'a> Puller<'a> {
             }
             sleep(FOLLOW_EVERY).await;
         }
-    }
-
-    async fn round(&self, enter_every_ms: u64) -> Result<(), BackupError> {
-        let shards = self.map.shards().iter();
-        let shards = shards.map(|shard| self.shard(shard, enter_every_ms));
-        join_all(shards).await.into_iter().collect()
     }
 
     async fn shard(&self, shard: &Shard, enter_every_ms: u64) -> Result<(), BackupError> {
@@ -338,8 +342,8 @@ impl<'a> Puller<'a> {
         let primary = &shard.primary.address;
         match self.add_from(&mut adding, primary).await? {
             Pulled::Frames { asked_at_ms, .. } => {
-                if asked_at_ms >= adding.known.complete_until_ms + enter_every_ms {
-                    adding.known.complete_until_ms = asked_at_ms;
+                if let Some(until_ms) = adding.complete_until(asked_at_ms, enter_every_ms) {
+                    adding.known.complete_until_ms = until_ms;
                     self.enter(adding.known)?;
                 }
                 Ok(true)

@@ -2,8 +2,8 @@
 //!
 //! Entries go through [`Client`] as puts, so each finds its shard by its key. Every key is written once, with its final
 //! value, see [`States`]; so putting it again after an interruption does no harm, and nothing has to be removed. Expiry
-//! is kept as a moment: an entry gets the time that it still has by this machine's clock, and one whose time is over is
-//! left out and counted.
+//! is kept as a moment: an entry gets the time that it still has by this machine's clock, reckoned anew while nodes are
+//! waited for, and one whose time is over is left out and counted.
 //!
 //! Before the first write all of the backup is checked and the target must be empty. If anybody else writes to the target
 //! meanwhile, the later write of a key stays.
@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::join_all};
+use tokio::time::sleep;
 
 use super::{
     dir::BackupDir,
@@ -25,7 +26,12 @@ use super::{
     verify::verify,
 };
 use crate::{
-    client::Client, node_client::NodeClient, options::PutOptions, policy::Consistency, wire::route,
+    client::Client,
+    error::{ErrorKind, Result as KvResult},
+    node_client::NodeClient,
+    options::PutOptions,
+    policy::Consistency,
+    wire::route,
 };
 
 /// Entries and bytes that are under way at once: enough that batches to all nodes are full.
@@ -37,6 +43,12 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// Longest wait for one entry: a node that restarts is waited for.
 const PUT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest wait for an entry that expires until the time it still has is reckoned anew: it lives at most so much longer.
+const TTL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pause before such an entry is put again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Longest wait for a node's state.
 const ASK_FOR: Duration = Duration::from_secs(5);
@@ -298,26 +310,14 @@ impl Writing<'_> {
     }
 
     async fn write(&mut self, window: Vec<Restored>) -> Result<(), BackupError> {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_ms = now_ms.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         let bytes: usize = window.iter().map(entry_bytes).sum();
-        let count = window.len() as u64;
-        let is_over = |entry: &Restored| entry.expires_at_ms.is_some_and(|at| at <= now_ms);
-        let alive = window.into_iter().filter(|entry| !is_over(entry));
-        let puts = alive.map(async |entry| {
-            let mut options = PutOptions::new().timeout(PUT_TIMEOUT);
-            if let Some(at) = entry.expires_at_ms {
-                options = options.ttl(Duration::from_millis(at - now_ms));
+        let puts = window.into_iter().map(|entry| put(self.kv, entry));
+        for put in join_all(puts).await {
+            match put? {
+                Put::Written => self.progress.entries += 1,
+                Put::Over => self.progress.expired += 1,
             }
-            self.kv.put_with(&entry.key, entry.value, options).await
-        });
-        let written = join_all(puts).await;
-        let entries = written.len() as u64;
-        for written in written {
-            written?;
         }
-        self.progress.entries += entries;
-        self.progress.expired += count - entries;
         self.bytes += bytes as u64;
         Ok(())
     }
@@ -329,6 +329,43 @@ impl Writing<'_> {
         }
         Ok(())
     }
+}
+
+/// What became of an entry.
+enum Put {
+    Written,
+    /// Its time is over.
+    Over,
+}
+
+/// Writes an entry, with the time that it still has when it is sent.
+async fn put(kv: &Client, entry: Restored) -> KvResult<Put> {
+    let Some(expires_at_ms) = entry.expires_at_ms else {
+        let options = PutOptions::new().timeout(PUT_TIMEOUT);
+        kv.put_with(&entry.key, entry.value, options).await?;
+        return Ok(Put::Written);
+    };
+    let began = Instant::now();
+    loop {
+        let Some(left) = time_left(expires_at_ms) else {
+            return Ok(Put::Over);
+        };
+        let options = PutOptions::new().timeout(TTL_TIMEOUT.min(left)).ttl(left);
+        match kv.put_with(&entry.key, entry.value.clone(), options).await {
+            Err(error)
+                if error.kind() == ErrorKind::Unavailable && began.elapsed() < PUT_TIMEOUT => {}
+            put => return put.map(|_| Put::Written),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Time until a moment, in whole milliseconds; `None` if it has come.
+fn time_left(until_ms: u64) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    let left = until_ms.checked_sub(now_ms).filter(|left| *left > 0);
+    left.map(Duration::from_millis)
 }
 
 /// Reads files on a thread that may wait for them, so that whoever restores can still be told to stop.

@@ -16,7 +16,7 @@ pub enum Until {
     End,
     /// To the end of the frame that has this position.
     Position(Position),
-    /// Every frame decided up to this shard time, inclusive, Unix milliseconds.
+    /// All frames before the first that was decided later than this shard time, Unix milliseconds.
     TimeMs(u64),
 }
 
@@ -54,7 +54,7 @@ impl Until {
         }
     }
 
-    /// Whether a frame belongs to it.
+    /// Whether a frame belongs to it, if all before it do.
     pub fn takes(self, frame: &FrameHeader) -> bool {
         match self {
             Self::End => true,

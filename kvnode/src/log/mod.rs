@@ -220,8 +220,8 @@ impl Log {
     }
 
     /// Visits the records behind `after` in order, each with its position and the time of its frame in Unix
-    /// milliseconds, at most up to `until`, and gives where that led. About `max_bytes` of frames are read, at least
-    /// one frame. `until` is durable and lies behind `after`. Blocks.
+    /// milliseconds, at most up to the end of the frame that has `until`, and gives where that led. About `max_bytes`
+    /// of frames are read, at least one frame. `until` is durable and lies behind `after`. Blocks.
     ///
     /// # Errors
     /// As [`Self::read_after`]; [`LogError::Refused`] also if a record does not decode.

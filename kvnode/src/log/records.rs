@@ -1,6 +1,7 @@
 //! The log record by record: for those who look for some of them, wanted or not.
 //!
 //! A step reads some frames and decodes every record in them; nothing is kept between steps but the seq to go on behind.
+//! A frame became visible as a whole, so the last one is visited to its end.
 
 use bytes::Bytes;
 use kvclient::{
@@ -39,12 +40,12 @@ impl Shared {
                 break;
             }
             for (position, record) in frame.records().map_err(undecodable)? {
-                // The first frame may begin before `after`, and the last end behind `until`.
-                if position.seq > after && position.seq <= until.seq {
+                // The first frame may begin before `after`.
+                if position.seq > after {
                     visit(position, frame.header.time_ms, &record);
                 }
             }
-            at = Some(frame.header.link().position.min(until));
+            at = Some(frame.header.link().position);
         }
         let nothing = || LogError::Refused(format!("the log has nothing after seq {after}"));
         // What is durable is there, so there must have been a frame.

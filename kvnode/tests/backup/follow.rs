@@ -1,10 +1,14 @@
 //! A backup that goes on: what is written is in it a moment later, and the cluster does not count it as a replica.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use kvclient::{
     Ack, ErrorKind, Position,
-    backup::{BackupDir, CopyFrom, Manifest, Puller, Until, verify},
+    backup::{BackupDir, CopyFrom, Manifest, Puller, Report, Until, verify},
 };
 
 use crate::{
@@ -23,9 +27,13 @@ fn in_force(path: &Path) -> Option<Manifest> {
 }
 
 async fn wait_backed_up(path: &Path, position: Position) {
+    wait_shard_backed_up(path, 0, position).await;
+}
+
+async fn wait_shard_backed_up(path: &Path, shard: usize, position: Position) {
     eventually("the backup has the write", async || {
         let manifest = in_force(path)?;
-        (manifest.shards[0].last >= position).then_some(())
+        (manifest.shards[shard].last >= position).then_some(())
     })
     .await;
 }
@@ -67,6 +75,55 @@ async fn what_is_written_is_in_it_a_moment_later() {
     let restored = restore_into(&other, temp.path(), &options(temp.path(), Until::End)).await;
     restored.expect("restored");
     assert_holds(&client(&other), &log.at(manifest.shards[0].last)).await;
+}
+
+/// A round over all shards used to end with the slowest: one that was silent held up the others for as long as an answer is
+/// waited for, each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_shard_holds_up_no_other() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let cluster = Cluster::start(Shape {
+        shards: 2,
+        ..Shape::default()
+    })
+    .await;
+    let (dir, map) = (BackupDir::create(temp.path()).expect("made"), map(&cluster));
+    let warned = Mutex::new(Vec::new());
+    let report = |report: Report<'_>| {
+        if let Report::Warning(text) = report {
+            warned.lock().expect("not poisoned").push(text);
+        }
+    };
+    let puller = Puller::new(&dir, nodes(), &map, CopyFrom::Replicas, &report).expect("ready");
+    puller.run().await.expect("both are copied");
+    let (quiet, lively) = (cluster.primary(0), cluster.primary(1));
+    let key = cluster.key_in(1, "k");
+    let writing = async {
+        quiet.pause();
+        let began = Instant::now();
+        for round in 0..5 {
+            let at = lively.put(&key, format!("{round}")).await;
+            wait_shard_backed_up(temp.path(), 1, at).await;
+        }
+        // Shorter than the wait for one answer of the silent node.
+        assert!(began.elapsed() < Duration::from_secs(10), "{began:?}");
+        eventually("it is told which shard is silent", async || {
+            let warned = warned.lock().expect("not poisoned");
+            let names = |text: &String| text.contains(&quiet.address);
+            warned.iter().any(names).then_some(())
+        })
+        .await;
+        let at = lively.put(&key, "later").await;
+        wait_shard_backed_up(temp.path(), 1, at).await;
+        quiet.resume();
+        let at = quiet.put(&cluster.key_in(0, "k"), "again").await;
+        wait_shard_backed_up(temp.path(), 0, at).await;
+    };
+    tokio::select! {
+        error = puller.follow() => panic!("{error}"),
+        () = writing => {}
+    }
+    verify(&dir, &puller.manifest()).expect("sound");
 }
 
 /// A backup holds what it was sent, but nobody reads from it: a write that waits for replicas must not be told that one

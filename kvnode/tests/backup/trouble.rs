@@ -4,12 +4,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Mutex,
+    sync::{Mutex, Once},
     time::Duration,
 };
 
 use kvclient::{
-    GetOptions, Position, PutOptions,
+    Client, GetOptions, Position, PutOptions,
     backup::{
         BackupDir, BackupError, CopyFrom, IntoNonEmpty, Puller, Report, RestoreReport, Until,
         restore, verify,
@@ -259,6 +259,9 @@ async fn on_a_full_disk_what_was_complete_stays() {
     assert_eq!(kept.shards[0].snapshot, first.shards[0].snapshot);
     verify(&dir, &kept).expect("sound");
     drop(dir);
+    // The cluster has nothing to do with it.
+    kv.put("meanwhile", "v").await.expect("stored");
+    cluster.primary(0).wait_ready().await;
     // Once there is room it goes on.
     let remounted = Command::new("mount")
         .args(["-o", "remount,size=40m"])
@@ -411,6 +414,86 @@ async fn what_expires_meanwhile_is_left_out_and_counted() {
         .ttl
         .expect("it expires");
     assert!((3_500..3_600).contains(&ttl.as_secs()), "{ttl:?}");
+}
+
+/// The time that an entry still has was reckoned once for a whole window: while the target was away it did not get less.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_lives_no_longer_because_the_target_was_away() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let source = Cluster::start(shards(1)).await;
+    let kv = client(&source);
+    // More than are written together, so that the last are still to come when the first are told.
+    fill(&kv, "a", 1_500, 10).await;
+    for (key, seconds) in [("y-over", 10), ("z-later", 3_600)] {
+        let options = PutOptions::new().ttl(Duration::from_secs(seconds));
+        kv.put_with(key, "v", options).await.expect("stored");
+    }
+    back_up(&source, temp.path()).await.expect("backed up");
+    let target = Cluster::start(shards(1)).await;
+    let (node, onto) = (target.primary(0), client(&target));
+    let killed = Once::new();
+    let (sender, mut written) = tokio::sync::mpsc::channel(64);
+    let report = |report: RestoreReport<'_>| {
+        if let RestoreReport::Written { .. } = report {
+            // At once: the next window is not sent yet.
+            killed.call_once(|| node.kill());
+            sender.try_send(()).expect("room");
+        }
+    };
+    let (dir, options) = (
+        BackupDir::open(temp.path()).expect("readable"),
+        options(temp.path(), Until::End),
+    );
+    let nodes = nodes();
+    let away = async {
+        written.recv().await;
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        node.start().await;
+        written.recv().await;
+    };
+    let restoring = restore(&onto, &nodes, &dir, &options, &report);
+    let (done, ()) = tokio::join!(restoring, away);
+    let done = done.expect("restored when the target was back");
+    assert_eq!((done.entries, done.expired), (1_501, 1));
+    assert_eq!(node.get("y-over").await, None);
+    let left = async |kv: &Client| {
+        let entry = kv.get_with("z-later", GetOptions::new()).await;
+        let entry = entry.expect("an answer");
+        entry.expect("there").ttl.expect("it expires")
+    };
+    let (there, here) = (left(&kv).await, left(&onto).await);
+    assert!(here < there + Duration::from_secs(5), "{here:?} {there:?}");
+}
+
+/// A quiet shard's primary told a time, and after a restart with the clock set back it tells an earlier one. The backup said on
+/// that it was complete up to the first, and lacked what was written before that time came again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_set_back_takes_the_word_back() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let source = Cluster::start(shards(1)).await;
+    source.primary(0).put("k", "v").await;
+    let before = back_up(&source, temp.path()).await.expect("backed up");
+    // As it was entered while the clock was an hour ahead.
+    let ahead_ms = before.shards[0].complete_until_ms + 3_600_000;
+    let dir = BackupDir::create(temp.path()).expect("opened");
+    let mut manifest = before.clone();
+    manifest.shards[0].complete_until_ms = ahead_ms;
+    dir.put_manifest(&manifest).expect("written");
+    drop(dir);
+    for write in [None, Some("w")] {
+        if let Some(value) = write {
+            source.primary(0).put("k", value).await;
+        }
+        let after = back_up(&source, temp.path()).await.expect("backed up");
+        let until_ms = after.shards[0].complete_until_ms;
+        let since = before.shards[0].complete_until_ms;
+        assert!((since..since + 600_000).contains(&until_ms), "{until_ms}");
+    }
+    let target = Cluster::start(shards(1)).await;
+    let too_late = options(temp.path(), Until::TimeMs(ahead_ms));
+    let refused = restore_into(&target, temp.path(), &too_late).await;
+    let refused = refused.expect_err("nobody knows what comes until then");
+    assert!(refused.to_string().contains("complete up to"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -155,3 +155,24 @@ async fn a_batch_is_sent_elsewhere_as_a_whole() {
         2
     );
 }
+
+/// A read of the past used to stop at the record that was asked for, and showed a state that nobody could have read.
+#[tokio::test]
+async fn the_past_never_shows_half_of_a_batch() {
+    let cluster = Cluster::start(Shape::default()).await;
+    let node = cluster.primary(0);
+    node.put("{t}a", "old").await;
+    let before = node.put("{t}b", "old").await;
+    let done = results(atomic(node, &[put("{t}a", "new"), put("{t}b", "new")], None).await);
+    let first = done[0].position.expect("written");
+    let last = done[1].position.expect("written");
+    assert_eq!(last.seq, first.seq + 1);
+    node.put("{t}b", "later").await;
+    for (at, expected) in [(before, "old"), (first, "new"), (last, "new")] {
+        for key in ["%7Bt%7Da", "%7Bt%7Db"] {
+            let past = node.ask("GET", &format!("/kv/{key}?at={at}")).await;
+            assert_eq!(past.status, 200, "{key} at {at}: {past:?}");
+            assert_eq!(&past.body[..], expected.as_bytes(), "{key} at {at}");
+        }
+    }
+}

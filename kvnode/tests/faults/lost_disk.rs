@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use kvclient::{position::Position, wire::batch::Ack};
+use rustix::process::Signal;
 
 use crate::support::{
     bar,
@@ -48,6 +49,65 @@ async fn k1_control_writes_acknowledged_by_the_primary_alone_go_with_it() {
         writes.acked, writes.lost
     );
     report::save_control("K1", "Kv-Ack: 1; the primary alone acknowledges", &found);
+}
+
+/// The steps of docs/operate.md, "A primary is lost", one after the other, with a primary whose disk is gone, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_promotes_a_replica_as_the_page_says() {
+    let cluster = Cluster::start(Shape {
+        replicas: 2,
+        ..Shape::default()
+    })
+    .await;
+    let (old, chosen, other) = (
+        cluster.primary(0),
+        cluster.replica(0, 0),
+        cluster.replica(0, 1),
+    );
+    let before = old.put("k", "before").await;
+    for replica in [chosen, other] {
+        replica.wait_visible(before, "both have it").await;
+    }
+    // 1. The old primary does not run. Its disk is lost.
+    old.kill();
+    std::fs::remove_dir_all(&old.data).expect("its disk is lost");
+    // 2. The one with the largest `durable`: here they are equal.
+    assert_eq!(chosen.at("durable").await, other.at("durable").await);
+    // 3. The newer map is on every machine.
+    let addresses = [chosen, old, other].map(|node| node.address.clone());
+    let text = map_text(2, &addresses, addresses.len());
+    cluster
+        .nodes()
+        .iter()
+        .for_each(|node| node.write_map(&text));
+    // 4. Stopped, and started once with --promote.
+    chosen.stop().await;
+    chosen.spawn(&["--promote"]);
+    chosen.wait_ready().await;
+    let after = chosen.put("k", "after").await;
+    assert!(after.epoch > before.epoch, "{after} {before}");
+    // 5. SIGHUP to all others.
+    other.signal(Signal::HUP);
+    other
+        .wait_visible(after, "it follows the new primary")
+        .await;
+    // 6. The old machine is back, with an empty disk.
+    old.spawn(&["--rejoin"]);
+    old.wait_ready().await;
+    old.wait_visible(after, "it copied the new primary").await;
+    for node in [old, chosen, other] {
+        assert_eq!(node.get("k").await.as_deref(), Some(&b"after"[..]));
+        assert!(node.is_running(), "{}", node.said());
+    }
+    // As the page ends: once more without the flag, which is for one start.
+    for node in [old, chosen] {
+        node.stop().await;
+        node.start().await;
+    }
+    let last = chosen.put("k", "last").await;
+    for node in [old, other] {
+        node.wait_visible(last, "all follow").await;
+    }
 }
 
 struct Lost {

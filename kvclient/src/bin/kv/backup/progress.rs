@@ -12,13 +12,18 @@ use crate::text::harmless;
 /// Often enough to see that it goes on, seldom enough for a log.
 const TELL_EVERY: Duration = Duration::from_secs(2);
 
+/// How long a warning that comes again is not told again.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
 /// Tells a person how far it has come. Shared by all shards; std mutex: held for a line.
 pub(crate) struct Teller(Mutex<Told>);
 
 struct Told {
     began: HashMap<String, Instant>,
     last: Instant,
-    warning: String,
+    has_warned: bool,
+    /// When each was told. Shards warn beside each other.
+    warnings: HashMap<String, Instant>,
 }
 
 /// Something that grows.
@@ -34,7 +39,8 @@ impl Teller {
         Self(Mutex::new(Told {
             began: HashMap::new(),
             last: Instant::now(),
-            warning: String::new(),
+            has_warned: false,
+            warnings: HashMap::new(),
         }))
     }
 
@@ -44,19 +50,18 @@ impl Teller {
         let _ = writeln!(std::io::stderr(), "kv: {}", harmless(text));
     }
 
-    /// Tells what is not as it should be, once as long as it stays so.
+    /// Tells what is not as it should be, and again now and then as long as it stays so.
     pub(crate) fn warn(&self, text: String) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.warning != text {
+        if told.is_news(text.clone(), Instant::now()) {
             self.say(&text);
-            told.warning = text;
         }
     }
 
     /// Whether anything was not as it should be.
     pub(crate) fn has_warned(&self) -> bool {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        !told.warning.is_empty()
+        told.has_warned
     }
 
     /// Tells how something grows, if it was not told a moment ago.
@@ -68,6 +73,20 @@ impl Teller {
             told.last = now;
             self.say(&line(growth, now - began));
         }
+    }
+}
+
+impl Told {
+    /// Whether a warning was not told a moment ago; it is then noted as told.
+    fn is_news(&mut self, warning: String, now: Instant) -> bool {
+        self.has_warned = true;
+        self.warnings
+            .retain(|_, told_at| now - *told_at < WARN_EVERY);
+        if self.warnings.contains_key(&warning) {
+            return false;
+        }
+        self.warnings.insert(warning, now);
+        true
     }
 }
 
@@ -109,6 +128,22 @@ pub(crate) fn size(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_shards_that_warn_in_turn_are_told_once_a_minute() {
+        let teller = Teller::new();
+        let mut told = teller.0.lock().expect("not poisoned");
+        let start = Instant::now();
+        let mut count = |seconds| {
+            let now = start + Duration::from_secs(seconds);
+            let both = ["shard a: silent", "shard b: silent"];
+            let both = both.map(|text| told.is_news(text.to_owned(), now));
+            both.into_iter().filter(|is_news| *is_news).count()
+        };
+        assert_eq!([0, 1, 59, 60, 61].map(&mut count), [2, 0, 0, 2, 0]);
+        drop(told);
+        assert!(teller.has_warned());
+    }
 
     #[test]
     fn a_line_says_how_long_yet() {
