@@ -91,7 +91,7 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
     );
     if !config.is_known_to_others() {
         tracing::warn!(
-            "the token of --node-token-file is not in --tokens with the scope replicate: nodes with the same file will \
+            "the token of --node-token-file is not in --tokens with the scope node: nodes with the same file will \
              refuse it"
         );
     }

@@ -160,6 +160,7 @@ const ORDER: &[&str] = &[
     "http/page",
     "http/path",
     "http/peer",
+    "http/claim",
     "http/admit",
     "http/unread",
     "http/slow",

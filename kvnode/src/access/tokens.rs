@@ -4,7 +4,7 @@
 //! [[tokens]]
 //! name = "web-1"                     # for the log; several tokens of one user have several names
 //! sha256 = "9f86d0..."               # of the token's text, 64 hex digits
-//! scopes = ["read", "write"]         # of read, write, admin, replicate
+//! scopes = ["read", "write"]         # of read, write, admin, replicate, node
 //! prefixes = ["user:"]               # optional: only keys that begin like this
 //! expires = "2027-01-01T00:00:00Z"   # optional
 //! ```
@@ -208,7 +208,7 @@ fn token(text: &TokenText) -> Result<KnownToken, Mistake> {
 }
 
 fn scopes(text: &Spanned<Vec<Spanned<String>>>) -> Result<ScopeSet, Mistake> {
-    let all = "read, write, admin and replicate";
+    let all = "read, write, admin, replicate and node";
     if text.get_ref().is_empty() {
         return mistake(text.span(), format!("scopes is empty; write some of {all}"));
     }
@@ -238,7 +238,7 @@ fn prefixes(
             "prefixes is empty; leave it out if the token is for every key",
         );
     }
-    if let Some(scope) = [Scope::Replicate, Scope::Admin]
+    if let Some(scope) = [Scope::Node, Scope::Replicate, Scope::Admin]
         .into_iter()
         .find(|&scope| scopes.has(scope))
     {

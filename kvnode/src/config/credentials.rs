@@ -58,8 +58,8 @@ impl Credentials {
         match (&self.tokens, &self.node_token) {
             (Some(_), None) if !is_alone && !self.asks_for_certificates() => Err(ConfigError::new(
                 "--tokens is given, so the other nodes of the map will ask this one who it is, and it has no token \
-                 to show them: give --node-token-file FILE too, with a token of the scope replicate (kv token new \
-                 NAME --scopes replicate)"
+                 to show them: give --node-token-file FILE too, with a token of the scope node (kv token new NAME \
+                 --scopes node)"
                     .into(),
             )),
             _ => Ok(()),
@@ -97,6 +97,6 @@ fn tls(settings: &Settings) -> Result<Option<NodeTls>, ConfigError> {
 pub(super) fn lets_in(tokens: &TokenFile, node: &Token) -> bool {
     let known = tokens.tokens.find(&Digest::of(node.expose().as_bytes()));
     known.is_some_and(|known| {
-        known.grant.allows(Need::Scope(Scope::Replicate)).is_ok() && !known.has_expired()
+        known.grant.allows(Need::Scope(Scope::Node)).is_ok() && !known.has_expired()
     })
 }

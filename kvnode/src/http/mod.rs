@@ -11,6 +11,7 @@ mod answer;
 mod awake;
 mod batch;
 mod body;
+mod claim;
 mod forms;
 mod guard;
 mod kv;
@@ -138,7 +139,7 @@ async fn handle(
         Path::Page => page::index(&request, &service),
         Path::PageFile => page::file(request.uri().path(), &request, &service)
             .unwrap_or_else(|| no_such_path(request.uri().path(), &service)),
-        Path::Log => log::log(request, service).await,
+        Path::Log => log::log(request, service, caller).await,
         Path::Snapshot => log::snapshot(request, service, caller).await,
         Path::Nowhere => no_such_path(request.uri().path(), &service),
     }

@@ -7,10 +7,14 @@ use std::{any::Any, cell::RefCell, sync::Arc};
 
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::{HttpRequest, dev::Extensions, rt::net::TcpStream};
-use kvclient::shard_map::ShardMap;
+use kvclient::shard_map::{Address, ShardMap};
 use rustls::pki_types::CertificateDer;
 
-use crate::{access::Certified, service::Service, tls::is_of_a_node};
+use crate::{
+    access::Certified,
+    service::Service,
+    tls::{check_host, is_of_a_node},
+};
 
 /// A certificate that was verified when its connection was made.
 #[derive(Debug)]
@@ -47,5 +51,16 @@ pub(super) fn certified(request: &HttpRequest, service: &Service) -> Option<Cert
             *judged = Some((Arc::clone(&map), whose));
             Some(whose)
         }
+    }
+}
+
+/// Whether the certificate of a request's connection may be that of the node at this address.
+///
+/// # Errors
+/// What it is for instead.
+pub(super) fn check_is(request: &HttpRequest, node: &Address) -> Result<(), String> {
+    match request.conn_data::<Peer>() {
+        Some(peer) => check_host(&peer.certificate, node.bare_host()),
+        None => Err("nobody: none was shown".to_owned()),
     }
 }

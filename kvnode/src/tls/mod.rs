@@ -29,7 +29,10 @@ use rustls::{
 };
 
 use self::current::Current;
-pub use self::{files::TlsFiles, names::is_of_a_node};
+pub use self::{
+    files::TlsFiles,
+    names::{check_host, is_of_a_node},
+};
 
 /// A certificate that ends sooner is warned of.
 const SOON: Duration = Duration::from_secs(30 * 86_400);

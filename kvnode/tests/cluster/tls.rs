@@ -52,8 +52,14 @@ fn get() -> Op {
 
 /// curl that trusts the authority and shows the client's certificate.
 fn curl_as_client(dir: &Path, arguments: &[&str]) -> String {
-    let file = |name: &str| dir.join(name).display().to_string();
-    let (ca, cert, key) = (file("ca.pem"), file("client.pem"), file("client-key.pem"));
+    curl_as(dir, "client", arguments)
+}
+
+/// The same with the certificate of this name.
+fn curl_as(dir: &Path, name: &str, arguments: &[&str]) -> String {
+    let file = |name: String| dir.join(name).display().to_string();
+    let (cert, key) = (format!("{name}.pem"), format!("{name}-key.pem"));
+    let (ca, cert, key) = (file("ca.pem".to_owned()), file(cert), file(key));
     let mut all = vec!["--cacert", &ca, "--cert", &cert, "--key", &key];
     all.extend(arguments);
     curl(&all)
@@ -152,6 +158,48 @@ async fn a_replica_whose_certificate_names_no_node_copies_nothing() {
     replica.stop().await;
     spawn(replica, &flags(cluster.dir(), "node"));
     ready(&asker, replica).await;
+}
+
+/// The certificate of any node of the map was good for the pulls of every other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_speaks_only_for_the_host_that_its_certificate_names() {
+    let cluster = Cluster::prepare(Shape::pair());
+    let certificates = Certificates::make(cluster.dir());
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    let elsewhere = replica.address.replace("127.0.0.1", "localhost");
+    let map = cluster.map.replace(&replica.address, &elsewhere);
+    assert_ne!(map, cluster.map);
+    fs::write(&primary.map, map).unwrap();
+    spawn(primary, &flags(cluster.dir(), "node"));
+    ready(&node_client(certificates.tls()), primary).await;
+    for name in ["127.0.0.1", "localhost"] {
+        let pair = certificates.authority.sign(&[name], Valid::Now);
+        write_pair(cluster.dir(), name, &pair);
+    }
+    let said_to = |name: &str, uri: &str, node: &str| {
+        let url = format!("https://{}{uri}", primary.address);
+        let named = format!("kv-node-address: {node}");
+        let (id, lineage) = ("kv-node-id: 00000000000000ff", "kv-lineage;");
+        let crc = "kv-last-crc: 00000000";
+        let headers = ["-H", &named, "-H", id, "-H", lineage, "-H", crc];
+        curl_as(
+            cluster.dir(),
+            name,
+            &[&["-i"], &headers[..], &[&url]].concat(),
+        )
+    };
+    for uri in ["/log?after=0&max_bytes=1&wait_ms=0", "/snapshot"] {
+        let refused = said_to("127.0.0.1", uri, &elsewhere);
+        assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+        assert!(refused.contains("forbidden_scope"), "{refused}");
+        assert!(refused.contains("is for IpAddress(127.0.0.1)"), "{refused}");
+    }
+    // A pull of who has nothing yet is answered with frames.
+    let pull = "/log?after=0&max_bytes=1&wait_ms=0";
+    for node in [elsewhere.as_str(), "backup.invalid:1"] {
+        let answered = said_to("localhost", pull, node);
+        assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
+    }
 }
 
 /// Nodes show each other certificates, clients bring tokens: what most clusters will want.

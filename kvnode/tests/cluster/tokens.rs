@@ -406,6 +406,50 @@ async fn replicas_copy_with_the_nodes_token_and_not_without() {
     );
 }
 
+/// A token that copies shards, for backups, spoke as any replica of the map: its pulls counted as acknowledgements.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_copy_does_not_speak_as_a_replica() {
+    let copies = Entry::new("copies", &["replicate"]);
+    let (cluster, _doors) = tokens::start(Shape::pair(), &[APP, copies]).await;
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    let node_token = tokens::NODE.name;
+    let pull = |as_node: &str| {
+        Ask::new("GET", "/log?after=0&max_bytes=1&wait_ms=0")
+            .header("kv-node-id", "00000000000000ff")
+            .header("kv-node-address", as_node)
+            .header("kv-lineage", "")
+            .header("kv-last-crc", "00000000")
+    };
+    let copy = |as_node: &str| Ask::new("GET", "/snapshot").header("kv-node-address", as_node);
+    for (name, as_node, expected) in [
+        ("copies", "backup.invalid:1", 200),
+        ("copies", replica.address.as_str(), 403),
+        ("copies", primary.address.as_str(), 403),
+        ("app", "backup.invalid:1", 403),
+        (node_token, "backup.invalid:1", 200),
+        (node_token, replica.address.as_str(), 200),
+    ] {
+        for ask in [pull(as_node), copy(as_node)] {
+            let answer = primary.send(by(name, ask)).await;
+            assert_eq!(answer.status, expected, "{name} as {as_node}");
+            if name == "copies" && expected == 403 {
+                assert_eq!(answer.error(), "forbidden_scope");
+                let text = answer.text();
+                assert!(text.contains("needs the scope node"), "{text}");
+            }
+        }
+    }
+    // Nor does it make a write wait for it, or end a reign.
+    let newer = Ask::new("GET", "/log?after=9&max_bytes=1&wait_ms=0")
+        .header("kv-node-id", "00000000000000ff")
+        .header("kv-node-address", replica.address.as_str())
+        .header("kv-lineage", "9.1.7")
+        .header("kv-last-crc", "00000000");
+    assert_eq!(status(primary, "copies", newer).await, 403);
+    let put = Ask::new("PUT", "/kv/a").body("1").header("kv-ack", "1");
+    assert_eq!(status(primary, "app", put).await, 204);
+}
+
 /// Whoever tries many tokens waits; whoever has one does not, from the same address.
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_are_held_up_and_nobody_else() {

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The token that nodes show each other.
-pub(crate) const NODE: Entry = Entry::new("nodes", &["replicate"]);
+pub(crate) const NODE: Entry = Entry::new("nodes", &["node"]);
 
 /// An entry of a token file.
 #[derive(Debug, Clone, Copy)]
