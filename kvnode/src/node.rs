@@ -488,7 +488,7 @@ fn serve(
     })
     .on_connect(move |connection, kept| {
         kept.insert(counted.metrics.opened_connection());
-        http::keep_peer(connection, kept);
+        http::keep_peer(connection, counted.config.tls.as_ref(), kept);
     })
     .workers(config.workers)
     .max_connections(connections.div_ceil(config.workers))

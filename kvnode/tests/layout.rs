@@ -12,6 +12,12 @@ use std::{
 /// Every file, each below all that it imports. A folder's own name stands for its `mod.rs`, the facade over it.
 const ORDER: &[&str] = &[
     // What knows nothing of this crate.
+    "tls/expiry",
+    "tls/files",
+    "tls/current",
+    "tls/names",
+    "tls/shown",
+    "tls",
     "access/digest",
     "access/failures",
     "access/scope",
@@ -39,11 +45,6 @@ const ORDER: &[&str] = &[
     "durable",
     "marker",
     "data_dir",
-    "tls/expiry",
-    "tls/files",
-    "tls/current",
-    "tls/names",
-    "tls",
     "config/error",
     "config/listen",
     "config/args",

@@ -4,7 +4,6 @@
 //! a newer reign that it knows ends the primary's. So whoever names a node of the map must be one: by a token of the
 //! scope `node`, or by a certificate for that node's host. Whoever names none of them, a backup, is counted nowhere.
 
-use actix_web::HttpRequest;
 use kvclient::{shard_map::Address, wire::error::ErrorCode};
 
 use super::{peer, request::BadRequest};
@@ -17,18 +16,13 @@ use crate::{
 ///
 /// # Errors
 /// What he lacks.
-pub(super) fn check(
-    request: &HttpRequest,
-    service: &Service,
-    caller: &Caller,
-    named: &Address,
-) -> Result<(), BadRequest> {
+pub(super) fn check(service: &Service, caller: &Caller, named: &Address) -> Result<(), BadRequest> {
     let map = service.map.load();
     if !map.nodes().any(|node| node.address == *named) {
         return Ok(());
     }
     match caller {
-        Caller::Certified(_) => peer::check_is(request, named).map_err(|names| {
+        Caller::Certified(certified) => peer::check_is(certified, named).map_err(|names| {
             refusal(format!(
                 "this speaks as the node {named}, and the certificate of its connection is for {names}; give that node \
                  a certificate for its host"

@@ -62,7 +62,7 @@ pub(super) async fn log(
     let pull = PullRequest::decode(raw_query, text)
         .map_err(|error| BadRequest::new(ErrorCode::BadParameter, error.to_string()))
         .and_then(|pull| {
-            claim::check(&request, &service, &caller, &pull.node_address)?;
+            claim::check(&service, &caller, &pull.node_address)?;
             Ok(pull)
         });
     match pull {
@@ -128,7 +128,7 @@ fn replica(
     let Some(address) = named.and_then(|value| value.to_str().ok()?.parse().ok()) else {
         return Ok(None);
     };
-    claim::check(request, service, caller, &address)?;
+    claim::check(service, caller, &address)?;
     let map = service.map.load();
     let is_ours = acks::is_replica(own_shard(&map, service.place()), &address);
     Ok(is_ours.then_some(address))

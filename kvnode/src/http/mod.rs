@@ -66,7 +66,7 @@ async fn dispatch(
     slow::note(&asked, &response, arrived, &service);
     let mut response = unread::counted(response, &method, &service);
     service.metrics.answered(response.status().as_u16());
-    if service.stopping.is_cancelled() {
+    if service.stopping.is_cancelled() || peer::had_better_come_again(&asked) {
         let head = response.head_mut();
         head.set_connection_type(ConnectionType::Close);
     }

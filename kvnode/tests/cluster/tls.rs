@@ -116,6 +116,13 @@ async fn who_shows_no_certificate_or_a_foreign_one_gets_nothing() {
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("replicate"), "{refused}");
+    // No token would help here, so none is asked for.
+    let ca = cluster.dir().join("ca.pem").display().to_string();
+    let status = format!("https://{primary}/status");
+    let answer = curl(&["-i", "--cacert", &ca, &status]);
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(answer.contains("needs a client certificate"), "{answer}");
+    assert!(!answer.contains("www-authenticate"), "{answer}");
     let nobodys = Client::builder(kvclient::shard_map::toml::parse(&cluster.map, "m").unwrap())
         .tls(certificates.authority.trusted())
         .build()
@@ -389,6 +396,49 @@ async fn new_certificates_are_seen_by_new_connections_while_a_writer_loses_nothi
     by_newer().get(&address, &get(), SECOND).await.unwrap();
     writer.await.unwrap();
     assert_eq!(kv.get("n").await.unwrap().as_deref(), Some(&b"399"[..]));
+}
+
+/// Connections that were open went on for as long as they liked, under an authority that was taken away.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_taken_away_is_gone_from_open_connections() {
+    let (cluster, certificates) = serving(Shape::default()).await;
+    let (node, dir) = (cluster.primary(0), cluster.dir());
+    let newer = Authority::new("newer");
+    let both = certificates.authority.pem() + &newer.pem();
+    fs::write(dir.join("both.pem"), both).unwrap();
+    let mut flags = flags(dir, "node");
+    flags.extend([
+        "--tls-ca".to_owned(),
+        dir.join("both.pem").display().to_string(),
+    ]);
+    node.stop().await;
+    spawn(node, &flags);
+    let asker = node_client(certificates.tls());
+    ready(&asker, node).await;
+    let address = node.to_address();
+    let pair = newer.sign(&["client"], Valid::Now);
+    write_pair(dir, "newer", &pair);
+    fs::write(dir.join("newer-ca.pem"), newer.pem()).unwrap();
+    fs::copy(dir.join("newer-ca.pem"), dir.join("ca.pem")).unwrap();
+    node.signal(Signal::HUP);
+    let refused = eventually("the open connection is told", async || {
+        asker.get_json(&address, "/status", SECOND).await.err()
+    })
+    .await;
+    let text = refused.to_string();
+    assert!(text.contains("no longer counts"), "{text}");
+    assert!(text.contains("UnknownIssuer"), "{text}");
+    // It has ended: the next one is refused in its handshake.
+    let next = asker.get_json(&address, "/status", SECOND).await;
+    assert!(
+        matches!(next, Err(AttemptError::NotConnected(_))),
+        "{next:?}"
+    );
+    let by_newer = certificates.authority.trusted();
+    let by_newer = by_newer
+        .with_identity_pem(&pair.certificate, &pair.key)
+        .unwrap();
+    ready(&node_client(by_newer), node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
