@@ -75,7 +75,7 @@ impl Whose {
 /// Whether callers are asked for certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Certificates {
-    /// They are; whoever shows one that is verified is let in.
+    /// They are; without tokens, whoever shows one that is verified is let in.
     Asked,
     /// They are not.
     #[default]
@@ -164,12 +164,9 @@ impl Admission {
     pub fn asked_for(&self) -> &'static str {
         const TOKEN: &str = "this needs a token that is known here and has not expired, as Authorization: Bearer ...";
         const CERTIFICATE: &str = "this needs a client certificate";
-        const EITHER: &str = "this needs a client certificate, or a token that is known here and has not expired, as \
-                              Authorization: Bearer ...";
         match (&self.tokens, self.certificates) {
             (None, Certificates::Asked) => CERTIFICATE,
-            (Some(_), Certificates::Asked) => EITHER,
-            (_, Certificates::NotAsked) => TOKEN,
+            (Some(_), _) | (None, Certificates::NotAsked) => TOKEN,
         }
     }
 
@@ -189,7 +186,7 @@ impl Admission {
         }
         let caller = match (&self.tokens, authorization) {
             (Some(known), Some(authorization)) => known.caller(authorization),
-            _ => shown.map(Caller::Certified).ok_or(NotAdmitted::Missing),
+            _ => self.certified(shown).ok_or(NotAdmitted::Missing),
         };
         if need == Need::Nothing {
             return Ok(caller.unwrap_or(Caller::Stranger));
@@ -199,6 +196,14 @@ impl Admission {
             .may(|grant| grant.allows(need))
             .map_err(NotAdmitted::Denied)?;
         Ok(caller)
+    }
+
+    /// Who shows a certificate and no token. A node is known by its certificate; where tokens say who may what, anybody
+    /// else's only lets his connection be made.
+    fn certified(&self, shown: Option<Certified>) -> Option<Caller> {
+        let counts =
+            |certified: &Certified| certified.whose == Whose::Node || self.tokens.is_none();
+        shown.filter(counts).map(Caller::Certified)
     }
 
     /// Whether a caller who was admitted would be admitted now: his token, or his certificate, may have ended or been taken
@@ -375,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_as_good_as_a_token_and_less_than_one() {
+    fn a_certificate_says_who_where_no_token_does() {
         let shown = Arc::new(Shown::in_tests());
         let certified = |whose| {
             let shown = Arc::clone(&shown);
@@ -399,7 +404,9 @@ mod tests {
 
         let (mut both, _dir) = access(&[("a", READS)]);
         both.certificates = Certificates::Asked;
-        assert!(both.admit(write, None, client()).is_ok());
+        let bare = both.admit(Need::State, None, client());
+        assert_eq!(bare.err(), Some(NotAdmitted::Missing), "a token says who");
+        assert!(both.admit(replicate, None, node()).is_ok());
         assert!(both.admit(Need::State, Some(b"Bearer a"), None).is_ok());
         let reader = both.admit(write, Some(b"Bearer a"), client());
         assert_eq!(reader.err(), denied("write"), "the token counts");

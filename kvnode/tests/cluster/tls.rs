@@ -14,6 +14,7 @@ use std::{
 use kvclient::{
     Ack, Client, ErrorKind, GetOptions, Key, PutOptions,
     attempt::AttemptError,
+    node_client::{NodeClient, NodeClientOptions},
     wire::{
         batch::{Action, Op},
         error::ErrorCode,
@@ -211,25 +212,32 @@ async fn a_node_speaks_only_for_the_host_that_its_certificate_names() {
 
 /// Nodes show each other certificates, clients bring tokens: what most clusters will want.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_enough_where_certificates_are_asked_for_and_counts_before_one() {
+async fn where_tokens_are_known_they_say_who_may_what() {
     let cluster = Cluster::prepare(Shape::pair());
     let certificates = Certificates::make(cluster.dir());
     let reader = Entry::new("reader", &["read"]);
-    let doors = Doors::new(cluster.dir(), &[reader]);
+    let app = Entry::new("app", &["read", "write"]);
+    let doors = Doors::new(cluster.dir(), &[reader, app]);
     // No token of their own: a certificate is what nodes have.
     let mut flags = flags(cluster.dir(), "node");
     flags.extend(["--tokens".to_owned(), doors.tokens.display().to_string()]);
     for node in cluster.nodes() {
         spawn(node, &flags);
     }
-    let asker = node_client(certificates.tls());
+    let mut options = NodeClientOptions::default();
+    options.tls = Some(certificates.authority.trusted());
+    options.token = Some(text_of("app").parse().unwrap());
+    let asker = NodeClient::new(options).unwrap();
     for node in cluster.nodes() {
         ready(&asker, node).await;
     }
     let on_both = PutOptions::new().ack(Ack::All);
-    let with_certificate = client(&cluster, certificates.tls());
-    with_certificate.put_with("a", "v", on_both).await.unwrap();
     let map = || kvclient::shard_map::toml::parse(&cluster.map, "m").unwrap();
+    let with_both = Client::builder(map())
+        .tls(certificates.tls())
+        .token(text_of("app").parse().unwrap());
+    let with_both = with_both.build().unwrap();
+    with_both.put_with("a", "v", on_both).await.unwrap();
     for tls in [certificates.authority.trusted(), certificates.tls()] {
         let kv = Client::builder(map())
             .tls(tls)
@@ -239,14 +247,13 @@ async fn a_token_is_enough_where_certificates_are_asked_for_and_counts_before_on
         let error = kv.put("a", "w").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "a reader is one: {error}");
     }
-    let nobody = Client::builder(map()).tls(certificates.authority.trusted());
-    let error = nobody.build().unwrap().get("a").await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("a client certificate, or a token"),
-        "{error}"
-    );
+    // A certificate alone, that of no node, lets a connection be made and nothing more.
+    for tls in [certificates.authority.trusted(), certificates.tls()] {
+        let nobody = Client::builder(map()).tls(tls);
+        let error = nobody.build().unwrap().get("a").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(error.to_string().contains("needs a token"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
