@@ -47,23 +47,32 @@ pub(super) async fn caller(
         Err(why) => return Err(no_longer(&why, service)),
     };
     let admitted = service.admission.admit(need, authorization(request), shown);
-    match admitted {
-        Ok(caller) => Ok(caller),
+    let refusal = match admitted {
+        Ok(caller) => return Ok(caller),
         Err(NotAdmitted::Denied(denied)) => {
-            Err(answer::refused_write(BadRequest::from(denied), service))
+            return Err(answer::refused_write(BadRequest::from(denied), service));
         }
-        Err(NotAdmitted::Missing) => Err(unauthorized(service)),
-        Err(NotAdmitted::Expired(name)) => {
+        Err(refusal) => refusal,
+    };
+    note(&refusal, request, service).await;
+    match need {
+        // Open to all, so also to whoever brings what does not count. He has waited like any other.
+        Need::Nothing => Ok(Caller::Stranger),
+        Need::State | Need::Scope(_) | Need::EachOp => Err(unauthorized(service)),
+    }
+}
+
+/// Tells and slows down what should not go on.
+async fn note(refusal: &NotAdmitted, request: &HttpRequest, service: &Service) {
+    match refusal {
+        NotAdmitted::Expired(name) => {
             let failures = &service.admission.failures;
-            if let Some(count) = failures.note_expired(&name, Instant::now()) {
+            if let Some(count) = failures.note_expired(name, Instant::now()) {
                 tracing::warn!(name, count, "a token was refused: it has expired");
             }
-            Err(unauthorized(service))
         }
-        Err(NotAdmitted::Unknown) => {
-            hold_up(request, service).await;
-            Err(unauthorized(service))
-        }
+        NotAdmitted::Unknown => hold_up(request, service).await,
+        NotAdmitted::Missing | NotAdmitted::Denied(_) => {}
     }
 }
 

@@ -475,6 +475,31 @@ async fn guesses_are_held_up_and_nobody_else() {
     assert!(node.said().contains("unknown tokens were refused"));
 }
 
+/// Where a path is open to all, guesses were free: they were neither counted nor slowed down.
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_on_open_paths_are_held_up_too() {
+    let (cluster, _doors) = tokens::start(Shape::default(), &[APP]).await;
+    let node = cluster.primary(0);
+    let guess = async |n: usize| {
+        let path = ["/readyz", "/healthz", "/openapi.json", "/nowhere"][n % 4];
+        status(node, &format!("guess{n}"), Ask::new("GET", path)).await
+    };
+    let begun = Instant::now();
+    let statuses = join_all((0..28).map(guess)).await;
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+    for (n, status) in statuses.into_iter().enumerate() {
+        assert_eq!(status, if n % 4 == 3 { 404 } else { 200 }, "{n}");
+    }
+    assert!(node.said().contains("unknown tokens were refused"));
+    // Who shows none does not wait, nor is he counted.
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(node.ask("GET", "/readyz").await.status, 200);
+    }
+    assert!(begun.elapsed() < took, "{:?}", begun.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_shows_its_token_in_all_it_does() {
     let shape = Shape {
