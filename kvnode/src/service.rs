@@ -251,10 +251,12 @@ impl Service {
         if self.storage.load().is_none() {
             return Err("not ready: no data is open".into());
         }
-        match &*self.map_conflict.load() {
-            Some(conflict) => Err(conflict.to_text(&self.map.load())),
-            None => Ok(()),
+        if let Some(conflict) = &*self.map_conflict.load() {
+            return Err(conflict.to_text(&self.map.load()));
         }
+        // Whoever is sent here would refuse it. Files that could not be read anew are only told: the old ones serve.
+        let ended = self.config.tls.as_ref().and_then(|tls| tls.ended());
+        ended.map_or(Ok(()), Err)
     }
 
     /// Serves no longer: running requests are finished, and streams that have no end of their own end now.

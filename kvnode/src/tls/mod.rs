@@ -92,18 +92,29 @@ impl NodeTls {
                 "the certificates in force are not those of the files: {why}"
             ));
         }
+        self.ended().or_else(|| {
+            let expires = self.expires();
+            let ends_soon = expires <= SystemTime::now() + SOON;
+            ends_soon.then(|| {
+                format!(
+                    "{} is valid until {}. Renew it, then send SIGHUP",
+                    self.files.certificate.display(),
+                    rfc3339::format(expires)
+                )
+            })
+        })
+    }
+
+    /// Why clients refuse this node, if they do: its certificate has ended.
+    pub fn ended(&self) -> Option<String> {
         let expires = self.expires();
-        let file = self.files.certificate.display();
-        let until = rfc3339::format(expires);
-        match expires.duration_since(SystemTime::now()) {
-            Err(_) => Some(format!(
-                "{file} was valid until {until}: clients refuse this node. Renew it, then send SIGHUP"
-            )),
-            Ok(left) if left < SOON => Some(format!(
-                "{file} is valid until {until}. Renew it, then send SIGHUP"
-            )),
-            Ok(_) => None,
-        }
+        (expires < SystemTime::now()).then(|| {
+            format!(
+                "{} was valid until {}: clients refuse this node. Renew it, then send SIGHUP",
+                self.files.certificate.display(),
+                rfc3339::format(expires)
+            )
+        })
     }
 
     /// When the node's certificate ends, or the first one of its chain.

@@ -400,6 +400,14 @@ async fn new_certificates_are_seen_by_new_connections_while_a_writer_loses_nothi
             .then_some(())
     })
     .await;
+    // It serves with what it has, and says so.
+    let status = by_newer()
+        .get_json(&address, "/status", SECOND)
+        .await
+        .unwrap();
+    let trouble = status["certificates_trouble"].as_str().unwrap();
+    assert!(trouble.contains("node.pem"), "{trouble}");
+    assert_eq!(status["state"], "ready", "{status}");
     by_newer().get(&address, &get(), SECOND).await.unwrap();
     writer.await.unwrap();
     assert_eq!(kv.get("n").await.unwrap().as_deref(), Some(&b"399"[..]));
@@ -490,6 +498,19 @@ async fn when_a_certificate_ends_is_told_before() {
             .then_some(())
     })
     .await;
+    // Nobody should be sent there: he would refuse it.
+    let unverified = |uri: &str| {
+        let url = format!("https://{}{uri}", node.address);
+        curl_as_client(cluster.dir(), &["--insecure", "-i", &url])
+    };
+    eventually("it is not ready, and says why", async || {
+        let answer = unverified("/readyz");
+        let is_told = answer.contains("was valid until 2021-01-01T00:00:00Z");
+        (answer.starts_with("HTTP/1.1 503") && is_told).then_some(())
+    })
+    .await;
+    let status = unverified("/status");
+    assert!(status.contains("\"certificates_trouble\":"), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
