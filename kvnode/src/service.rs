@@ -12,7 +12,6 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kvclient::{
     key::Key,
-    node_client::NodeClient,
     position::{Epoch, Position},
     shard_map::{Address, Role, ShardMap},
     wire::{
@@ -27,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::Admission,
     acknowledge::Acknowledge,
+    asker::Asker,
     clock::ShardClock,
     commit::read_result,
     config::NodeConfig,
@@ -77,7 +77,7 @@ pub struct Service {
     /// Ends the waits of writes for replicas, a moment after the node began to stop.
     pub no_more_acks: CancellationToken,
     /// How this node asks others.
-    pub client: NodeClient,
+    pub asker: Asker,
     /// Where a newer reign is told; the node remembers it and ends its own.
     pub fences: mpsc::Sender<Epoch>,
 }

@@ -220,7 +220,8 @@ impl Service {
                 return serde_json::to_value(self.status()).unwrap_or_default();
             }
             match self
-                .client
+                .asker
+                .client()
                 .get_json(&node.address, route::STATUS, ASK_FOR)
                 .await
             {

@@ -24,6 +24,7 @@ const ORDER: &[&str] = &[
     "access/grant",
     "access/tokens",
     "access",
+    "asker",
     "json",
     "clock",
     "hashing",

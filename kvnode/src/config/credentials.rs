@@ -21,13 +21,9 @@ pub(super) struct Credentials {
 impl Credentials {
     pub(super) fn read(settings: &Settings) -> Result<Self, ConfigError> {
         let read = |path: &Path| TokenFile::read(path).map_err(ConfigError::new);
-        let token = |path: &Path| {
-            let token = Token::from_file(path);
-            token.map_err(|error| ConfigError::new(error.to_string()))
-        };
         Ok(Self {
             tokens: settings.tokens.as_deref().map(read).transpose()?,
-            node_token: settings.node_token_file.as_deref().map(token).transpose()?,
+            node_token: node_token(settings)?,
             tls: tls(settings)?.map(Arc::new),
             insecure_no_auth: settings.insecure_no_auth.unwrap_or(false),
         })
@@ -65,6 +61,14 @@ impl Credentials {
             _ => Ok(()),
         }
     }
+}
+
+/// This node's own token.
+pub(super) fn node_token(settings: &Settings) -> Result<Option<Token>, ConfigError> {
+    let token = settings.node_token_file.as_deref().map(Token::from_file);
+    token
+        .transpose()
+        .map_err(|error| ConfigError::new(error.to_string()))
 }
 
 fn tls(settings: &Settings) -> Result<Option<NodeTls>, ConfigError> {

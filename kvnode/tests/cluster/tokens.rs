@@ -406,6 +406,46 @@ async fn replicas_copy_with_the_nodes_token_and_not_without() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_change_their_own_token_while_they_run() {
+    let (cluster, doors) = tokens::start(Shape::pair(), &[APP]).await;
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    let newer = Entry::new("nodes-2", &["node"]);
+    let reload = async |words: &str| {
+        for node in cluster.nodes() {
+            let before = node.said().matches(words).count();
+            node.signal(Signal::HUP);
+            eventually("it is read anew", async || {
+                (node.said().matches(words).count() > before).then_some(())
+            })
+            .await;
+        }
+    };
+    // A file that others may read changes nothing.
+    write_private(&doors.node_token, &text_of("nodes-2"));
+    fs::set_permissions(&doors.node_token, Permissions::from_mode(0o644)).expect("a mode");
+    reload("own token is not reloaded").await;
+    assert!(replica.said().contains("chmod 600"), "{}", replica.said());
+    // Both are known, then the nodes show the new one, then the old one goes out.
+    write_private(&doors.node_token, &text_of("nodes-2"));
+    doors.write(&[APP, newer]);
+    reload("own token is reloaded").await;
+    doors.write_only(&[APP, newer]);
+    reload("the tokens are reloaded").await;
+    let old = Ask::new("GET", "/status");
+    assert_eq!(status(primary, tokens::NODE.name, old).await, 401);
+    for n in 0..3 {
+        let put = Ask::new("PUT", format!("/kv/n{n}"));
+        let put = put.body("1").header("kv-ack", "1");
+        assert_eq!(status(primary, "app", put).await, 204);
+    }
+    for node in cluster.nodes() {
+        let all = by("app", Ask::new("GET", "/cluster/status"));
+        let text = node.send(all).await.text();
+        assert_eq!(text.matches("\"state\":\"ready\"").count(), 2, "{text}");
+    }
+}
+
 /// A token that copies shards, for backups, spoke as any replica of the map: its pulls counted as acknowledgements.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_only_copy_does_not_speak_as_a_replica() {
