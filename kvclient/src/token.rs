@@ -4,7 +4,14 @@
 //! nobody else. It stands in no log, no error and no `Debug`. It is not wiped from memory: copies lie in buffers of
 //! sockets anyway, and whoever reads this process's memory has its values too.
 
-use std::{fmt, fs::File, io::Read, path::Path, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+};
 
 /// Longest token.
 const MAX_BYTES: usize = 4_096;
@@ -126,26 +133,68 @@ pub fn read_private(path: &Path) -> Result<String, String> {
     }
 }
 
-#[cfg(unix)]
 fn check_mode(file: &File, path: &Path) -> Result<(), String> {
+    let name = path.display();
+    match foreign_mode(file, path).map_err(|error| format!("{name}: {error}"))? {
+        None => Ok(()),
+        Some(mode) => Err(format!(
+            "{name}: its mode is {mode:04o}, so others than its owner may use it; run: chmod 600 {name}"
+        )),
+    }
+}
+
+/// The mode of a file that others than its owner may use; `None` if none may.
+///
+/// Credentials of a systemd service (`LoadCredential=`) are for that service alone, by an access list, and show a mode of
+/// 0440: below `$CREDENTIALS_DIRECTORY` that is private too.
+///
+/// ```no_run
+/// use std::{fs::File, path::Path};
+///
+/// let path = Path::new("/run/credentials/kvnode@10.0.0.1:8080.service/node-key.pem");
+/// if let Some(mode) = kvclient::token::foreign_mode(&File::open(path)?, path)? {
+///     eprintln!("{mode:o} is too much");
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// The file cannot be looked at.
+#[cfg(unix)]
+pub fn foreign_mode(file: &File, path: &Path) -> io::Result<Option<u32>> {
     use std::os::unix::fs::MetadataExt;
 
-    let name = path.display();
-    let metadata = file.metadata();
-    let mode = metadata.map_err(|error| format!("{name}: {error}"))?.mode();
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(format!(
-        "{name}: its mode is {:04o}, so others than its owner may use it; run: chmod 600 {name}",
-        mode & 0o7777
-    ))
+    let mode = file.metadata()?.mode() & 0o7777;
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let is_private = is_private(mode, path, credentials.as_deref().map(Path::new));
+    Ok((!is_private).then_some(mode))
 }
 
 /// Other systems keep rights elsewhere.
+///
+/// # Errors
+/// None.
 #[cfg(not(unix))]
-fn check_mode(_: &File, _: &Path) -> Result<(), String> {
-    Ok(())
+pub fn foreign_mode(_: &File, _: &Path) -> io::Result<Option<u32>> {
+    Ok(None)
+}
+
+#[cfg(unix)]
+fn is_private(mode: u32, path: &Path, credentials: Option<&Path>) -> bool {
+    match mode & 0o077 {
+        0 => true,
+        0o040 if mode == 0o440 => credentials.is_some_and(|directory| is_below(path, directory)),
+        _ => false,
+    }
+}
+
+/// By their real names: a link in the directory, or to it, changes nothing.
+#[cfg(unix)]
+fn is_below(path: &Path, directory: &Path) -> bool {
+    match (path.canonicalize(), directory.canonicalize()) {
+        (Ok(path), Ok(real)) => directory.is_absolute() && path.starts_with(real),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -196,5 +245,40 @@ mod tests {
         assert!(empty.ends_with("token: the token is empty"), "{empty}");
         let missing = Token::from_file(dir.path().join("none")).expect_err("none");
         assert!(missing.to_string().contains("cannot be read"));
+    }
+    /// systemd shows a service its credentials as 0440; what looks the same elsewhere is open to a group.
+    #[cfg(unix)]
+    #[test]
+    fn a_credential_of_the_service_is_private() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (credentials, elsewhere) = (dir.path().join("own"), dir.path().join("other"));
+        for directory in [&credentials, &elsewhere] {
+            std::fs::create_dir(directory).expect("made");
+            std::fs::write(directory.join("token"), "kv_a").expect("written");
+        }
+        let link = credentials.join("link");
+        std::os::unix::fs::symlink(elsewhere.join("token"), &link).expect("linked");
+        let own = credentials.join("token");
+        for (mode, path, directory, expected) in [
+            (0o440, &own, Some(&credentials), true),
+            (0o400, &own, None, true),
+            (0o440, &own, None, false),
+            (0o440, &own, Some(&elsewhere), false),
+            (0o440, &elsewhere.join("token"), Some(&credentials), false),
+            (0o440, &link, Some(&credentials), false),
+            (0o440, &credentials.join("none"), Some(&credentials), false),
+            (0o640, &own, Some(&credentials), false),
+            (0o460, &own, Some(&credentials), false),
+            (0o444, &own, Some(&credentials), false),
+        ] {
+            let found = is_private(mode, path, directory.map(|path| path.as_path()));
+            assert_eq!(found, expected, "{mode:o} {path:?} {directory:?}");
+        }
+        let root = Path::new("/");
+        assert!(is_private(0o440, &own, Some(root)), "below it");
+        assert!(
+            !is_private(0o440, &own, Some(Path::new(""))),
+            "no directory"
+        );
     }
 }

@@ -124,6 +124,11 @@ fn files_are_for_their_owner_alone() {
             &["--scopes", "replicate", "--prefix", "x"],
             "does not limit",
         ),
+        (
+            "c",
+            &["--scopes", "node", "--prefix", "x"],
+            "does not limit",
+        ),
         ("c", &["--prefix", ""], "every key"),
         ("c", &["--expires", "soon"], "90d"),
     ] {

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod acknowledge;
+pub mod asker;
 pub mod atomic;
 mod begun;
 pub mod clock;

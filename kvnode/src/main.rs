@@ -91,7 +91,7 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
     );
     if !config.is_known_to_others() {
         tracing::warn!(
-            "the token of --node-token-file is not in --tokens with the scope replicate: nodes with the same file will \
+            "the token of --node-token-file is not in --tokens with the scope node: nodes with the same file will \
              refuse it"
         );
     }
@@ -125,6 +125,7 @@ async fn serve(config: NodeConfig, mut logging: Logging) -> ExitCode {
                 let args = Cli::parse().serve;
                 reload_map(&node, &args);
                 reload_tokens(&node);
+                reload_node_token(&node, &args);
                 reload_certificates(&node);
                 reload_level(&mut logging, &args);
             }
@@ -177,6 +178,24 @@ fn reload_tokens(node: &RunningNode) {
         Ok(None) => {}
         Err(why) => {
             tracing::error!(%why, "the tokens are not reloaded; the old ones stay in force")
+        }
+    }
+}
+
+fn reload_node_token(node: &RunningNode, args: &ServeArgs) {
+    let shown = match args.read_node_token() {
+        Ok(None) => return,
+        Ok(Some(token)) => node
+            .service
+            .asker
+            .show(token)
+            .map_err(|error| error.to_string()),
+        Err(why) => Err(why.to_string()),
+    };
+    match shown {
+        Ok(()) => tracing::info!("the node's own token is reloaded"),
+        Err(why) => {
+            tracing::error!(%why, "the node's own token is not reloaded; the old one is shown on")
         }
     }
 }

@@ -19,7 +19,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use kvclient::{
     error::Error as ClientError,
     faults::{self, Guarantee},
-    node_client::{NodeClient, NodeClientOptions},
+    node_client::NodeClientOptions,
     position::Epoch,
     shard_map::{Address, Role},
 };
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Admission, Certificates},
+    asker::Asker,
     clock::ShardClock,
     config::NodeConfig,
     data_dir::DataDir,
@@ -167,7 +168,7 @@ pub async fn start_on(
         started_at: SystemTime::now(),
         stopping: CancellationToken::new(),
         no_more_acks: CancellationToken::new(),
-        client: NodeClient::new(nodes)?,
+        asker: Asker::new(nodes)?,
         fences: fence_sender,
         config,
     });
@@ -255,7 +256,6 @@ impl RunningNode {
         let puller = Puller {
             service: Arc::clone(&self.service),
             home: Arc::clone(&self.home),
-            client: self.service.client.clone(),
         };
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
@@ -275,7 +275,7 @@ impl RunningNode {
         self.service.set_readiness(Readiness::NotReady(
             "asks the shard's other nodes how far they are".into(),
         ));
-        let answers = reign::ask(&self.service.client, &others).await;
+        let answers = reign::ask(&self.service.asker.client(), &others).await;
         let promoted = self.service.config.order == Order::Promote;
         // Also what came while the others were asked, or stood in the marker.
         let heard_of = self.service.progress.largest_epoch();
@@ -488,7 +488,7 @@ fn serve(
     })
     .on_connect(move |connection, kept| {
         kept.insert(counted.metrics.opened_connection());
-        http::keep_peer(connection, kept);
+        http::keep_peer(connection, counted.config.tls.as_ref(), kept);
     })
     .workers(config.workers)
     .max_connections(connections.div_ceil(config.workers))

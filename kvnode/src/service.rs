@@ -12,7 +12,6 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kvclient::{
     key::Key,
-    node_client::NodeClient,
     position::{Epoch, Position},
     shard_map::{Address, Role, ShardMap},
     wire::{
@@ -27,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::Admission,
     acknowledge::Acknowledge,
+    asker::Asker,
     clock::ShardClock,
     commit::read_result,
     config::NodeConfig,
@@ -77,7 +77,7 @@ pub struct Service {
     /// Ends the waits of writes for replicas, a moment after the node began to stop.
     pub no_more_acks: CancellationToken,
     /// How this node asks others.
-    pub client: NodeClient,
+    pub asker: Asker,
     /// Where a newer reign is told; the node remembers it and ends its own.
     pub fences: mpsc::Sender<Epoch>,
 }
@@ -251,10 +251,12 @@ impl Service {
         if self.storage.load().is_none() {
             return Err("not ready: no data is open".into());
         }
-        match &*self.map_conflict.load() {
-            Some(conflict) => Err(conflict.to_text(&self.map.load())),
-            None => Ok(()),
+        if let Some(conflict) = &*self.map_conflict.load() {
+            return Err(conflict.to_text(&self.map.load()));
         }
+        // Whoever is sent here would refuse it. Files that could not be read anew are only told: the old ones serve.
+        let ended = self.config.tls.as_ref().and_then(|tls| tls.ended());
+        ended.map_or(Ok(()), Err)
     }
 
     /// Serves no longer: running requests are finished, and streams that have no end of their own end now.

@@ -81,6 +81,10 @@ pub struct NodeStatus {
     /// Why the tokens in force are not those of the file; absent if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_trouble: Option<String>,
+    /// What a person should do about its certificates: they have ended, soon will, or are not those of the files; absent
+    /// if nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_trouble: Option<String>,
     /// Whether it listens beyond loopback without credentials.
     pub insecure_no_auth: bool,
     /// Its machine.
@@ -200,6 +204,7 @@ impl Service {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             tokens: self.admission.tokens().map(|tokens| tokens.len()),
             tokens_trouble: self.admission.trouble(),
+            certificates_trouble: self.config.tls.as_ref().and_then(|tls| tls.trouble()),
             insecure_no_auth: self.config.insecure_no_auth,
             machine: MachineStatus::look(&self.config.data),
             settings: SettingsStatus::of(&self.config),
@@ -215,7 +220,8 @@ impl Service {
                 return serde_json::to_value(self.status()).unwrap_or_default();
             }
             match self
-                .client
+                .asker
+                .client()
                 .get_json(&node.address, route::STATUS, ASK_FOR)
                 .await
             {

@@ -52,12 +52,9 @@ impl Grant {
         Self { scopes, prefixes }
     }
 
-    /// That of a node of the map: it reads state and copies shards.
+    /// That of a node of the map: it reads, and copies shards as the node that it is.
     pub fn node() -> Self {
-        Self::new(
-            [Scope::Read, Scope::Replicate].into_iter().collect(),
-            Vec::new(),
-        )
+        Self::new([Scope::Read, Scope::Node].into_iter().collect(), Vec::new())
     }
 
     /// That of a client known by other means than a token: it reads and writes every key.
@@ -191,12 +188,13 @@ mod tests {
 
     #[test]
     fn a_need_is_met_by_its_scopes_alone() {
-        use Scope::{Admin, Read, Replicate, Write};
+        use Scope::{Admin, Node, Read, Replicate, Write};
         for (need, scopes) in [
-            (Need::Nothing, &[Read, Write, Admin, Replicate][..]),
-            (Need::State, &[Read, Replicate]),
+            (Need::Nothing, &[Read, Write, Admin, Replicate, Node][..]),
+            (Need::State, &[Read, Replicate, Node]),
             (Need::Scope(Write), &[Write]),
-            (Need::Scope(Replicate), &[Replicate]),
+            (Need::Scope(Replicate), &[Replicate, Node]),
+            (Need::Scope(Node), &[Node]),
             (Need::EachOp, &[Read, Write]),
         ] {
             for scope in Scope::ALL {

@@ -15,9 +15,12 @@ mod tokens;
 use std::{
     path::PathBuf,
     sync::{Arc, LazyLock},
+    time::SystemTime,
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+
+use crate::tls::Shown;
 
 pub use self::{
     digest::Digest,
@@ -40,16 +43,25 @@ pub enum Caller {
     Certified(Certified),
 }
 
-/// Whose certificate was shown and verified.
+/// A certificate that was shown and verified.
+#[derive(Debug, Clone)]
+pub struct Certified {
+    /// Whose it is.
+    pub whose: Whose,
+    /// The certificate itself.
+    pub shown: Arc<Shown>,
+}
+
+/// Whose certificate it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Certified {
+pub enum Whose {
     /// That of a node of the map: it names its host.
     Node,
     /// Another one.
     Client,
 }
 
-impl Certified {
+impl Whose {
     fn grant(self) -> &'static Grant {
         static NODE: LazyLock<Grant> = LazyLock::new(Grant::node);
         static CLIENT: LazyLock<Grant> = LazyLock::new(Grant::client);
@@ -63,7 +75,7 @@ impl Certified {
 /// Whether callers are asked for certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Certificates {
-    /// They are; whoever shows one that is verified is let in.
+    /// They are; without tokens, whoever shows one that is verified is let in.
     Asked,
     /// They are not.
     #[default]
@@ -80,7 +92,7 @@ impl Caller {
             Self::Anyone => Ok(None),
             Self::Stranger => Err(Denied::Scope("read")),
             Self::Token(token) => Ok(Some(&token.grant)),
-            Self::Certified(whose) => Ok(Some(whose.grant())),
+            Self::Certified(certified) => Ok(Some(certified.whose.grant())),
         }
     }
 
@@ -152,12 +164,9 @@ impl Admission {
     pub fn asked_for(&self) -> &'static str {
         const TOKEN: &str = "this needs a token that is known here and has not expired, as Authorization: Bearer ...";
         const CERTIFICATE: &str = "this needs a client certificate";
-        const EITHER: &str = "this needs a client certificate, or a token that is known here and has not expired, as \
-                              Authorization: Bearer ...";
         match (&self.tokens, self.certificates) {
             (None, Certificates::Asked) => CERTIFICATE,
-            (Some(_), Certificates::Asked) => EITHER,
-            (_, Certificates::NotAsked) => TOKEN,
+            (Some(_), _) | (None, Certificates::NotAsked) => TOKEN,
         }
     }
 
@@ -165,38 +174,46 @@ impl Admission {
     /// takes. A token says more than a certificate: whoever brings one is who it says, or nobody.
     ///
     /// # Errors
-    /// Why not.
+    /// Why not. Also where nothing is needed, if a token is brought that does not count: it may be a guess.
     pub fn admit(
         &self,
         need: Need,
         authorization: Option<&[u8]>,
-        shown: impl FnOnce() -> Option<Certified>,
+        shown: Option<Certified>,
     ) -> Result<Caller, NotAdmitted> {
         if !self.asks() {
             return Ok(Caller::Anyone);
         }
         let caller = match (&self.tokens, authorization) {
             (Some(known), Some(authorization)) => known.caller(authorization),
-            _ => shown().map(Caller::Certified).ok_or(NotAdmitted::Missing),
+            _ => self.certified(shown).ok_or(NotAdmitted::Missing),
         };
-        if need == Need::Nothing {
-            return Ok(caller.unwrap_or(Caller::Stranger));
-        }
-        let caller = caller?;
+        let caller = match (need, caller) {
+            (Need::Nothing, Err(NotAdmitted::Missing)) => return Ok(Caller::Stranger),
+            (_, caller) => caller?,
+        };
         caller
             .may(|grant| grant.allows(need))
             .map_err(NotAdmitted::Denied)?;
         Ok(caller)
     }
 
-    /// Whether a caller who was admitted would be admitted now: his token may have ended, or been taken out.
+    /// Who shows a certificate and no token. A node is known by its certificate; where tokens say who may what, anybody
+    /// else's only lets his connection be made.
+    fn certified(&self, shown: Option<Certified>) -> Option<Caller> {
+        let counts =
+            |certified: &Certified| certified.whose == Whose::Node || self.tokens.is_none();
+        shown.filter(counts).map(Caller::Certified)
+    }
+
+    /// Whether a caller who was admitted would be admitted now: his token, or his certificate, may have ended or been taken
+    /// out.
     pub fn still_admits(&self, caller: &Caller) -> bool {
         match (caller, &self.tokens) {
             (Caller::Token(token), Some(known)) => {
                 !token.has_expired() && known.tokens.load().has(token)
             }
-            // A certificate is looked at when its connection is made, and that goes on.
-            (Caller::Certified(_), _) => true,
+            (Caller::Certified(certified), _) => certified.shown.check(SystemTime::now()).is_ok(),
             (Caller::Anyone | Caller::Stranger | Caller::Token(_), _) => true,
         }
     }
@@ -303,10 +320,10 @@ mod tests {
             (Some("a"), Some(NotAdmitted::Unknown)),
             (Some("Bearer old"), Some(NotAdmitted::Expired("old".into()))),
         ] {
-            let admitted = access.admit(read, text.map(str::as_bytes), || None);
+            let admitted = access.admit(read, text.map(str::as_bytes), None);
             assert_eq!(admitted.err(), refusal, "{text:?}");
         }
-        let write = access.admit(Need::Scope(Scope::Write), Some(b"Bearer a"), || None);
+        let write = access.admit(Need::Scope(Scope::Write), Some(b"Bearer a"), None);
         assert_eq!(
             write.err(),
             Some(NotAdmitted::Denied(Denied::Scope("write")))
@@ -316,18 +333,18 @@ mod tests {
     #[test]
     fn a_stranger_may_do_nothing() {
         let (access, _dir) = access(&[("a", READS)]);
-        for authorization in [None, Some(&b"Bearer b"[..])] {
-            let stranger = access.admit(Need::Nothing, authorization, || None).unwrap();
-            assert!(stranger.may(|_| Ok(())).is_err());
-            assert!(!stranger.may_do_all_ops());
-        }
+        let stranger = access.admit(Need::Nothing, None, None).unwrap();
+        assert!(stranger.may(|_| Ok(())).is_err());
+        assert!(!stranger.may_do_all_ops());
+        let guess = access.admit(Need::Nothing, Some(b"Bearer b"), None);
+        assert_eq!(guess.err(), Some(NotAdmitted::Unknown));
     }
 
     #[test]
     fn without_tokens_anybody_may_do_everything() {
         let access = Admission::default();
         let caller = access
-            .admit(Need::Scope(Scope::Replicate), None, || None)
+            .admit(Need::Scope(Scope::Replicate), None, None)
             .unwrap();
         assert!(caller.may_do_all_ops() && !access.asks());
         assert!(caller.may(|_| Err(Denied::Key)).is_ok());
@@ -337,7 +354,7 @@ mod tests {
     #[test]
     fn a_broken_file_changes_nothing_and_is_told() {
         let (access, dir) = access(&[("a", READS)]);
-        let read = |token: &[u8]| access.admit(Need::State, Some(token), || None);
+        let read = |token: &[u8]| access.admit(Need::State, Some(token), None);
         let caller = read(b"Bearer a").unwrap();
         write(&dir, &[("b", "scopes = []")]);
         let why = access.reload().unwrap_err();
@@ -353,9 +370,7 @@ mod tests {
     #[test]
     fn who_stays_in_the_file_as_he_was_stays_admitted() {
         let (access, dir) = access(&[("a", READS)]);
-        let caller = access
-            .admit(Need::State, Some(b"Bearer a"), || None)
-            .unwrap();
+        let caller = access.admit(Need::State, Some(b"Bearer a"), None).unwrap();
         write(&dir, &[("b", READS), ("a", READS)]);
         access.reload().unwrap();
         assert!(access.still_admits(&caller));
@@ -365,30 +380,37 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_as_good_as_a_token_and_less_than_one() {
-        let node = || Some(Certified::Node);
-        let client = || Some(Certified::Client);
+    fn a_certificate_says_who_where_no_token_does() {
+        let shown = Arc::new(Shown::in_tests());
+        let certified = |whose| {
+            let shown = Arc::clone(&shown);
+            Some(Certified { whose, shown })
+        };
+        let node = || certified(Whose::Node);
+        let client = || certified(Whose::Client);
         let (write, replicate) = (Need::Scope(Scope::Write), Need::Scope(Scope::Replicate));
         let alone = Admission::new(None, Certificates::Asked);
-        assert!(alone.admit(replicate, None, node).is_ok());
-        assert!(alone.admit(write, None, client).is_ok());
+        assert!(alone.admit(replicate, None, node()).is_ok());
+        assert!(alone.admit(write, None, client()).is_ok());
         let denied = |scope| Some(NotAdmitted::Denied(Denied::Scope(scope)));
-        assert_eq!(alone.admit(write, None, node).err(), denied("write"));
+        assert_eq!(alone.admit(write, None, node()).err(), denied("write"));
         assert_eq!(
-            alone.admit(replicate, None, client).err(),
+            alone.admit(replicate, None, client()).err(),
             denied("replicate")
         );
-        let nobody = alone.admit(Need::State, Some(b"Bearer a"), || None);
+        let nobody = alone.admit(Need::State, Some(b"Bearer a"), None);
         assert_eq!(nobody.err(), Some(NotAdmitted::Missing));
-        assert!(alone.admit(Need::Nothing, None, || None).is_ok());
+        assert!(alone.admit(Need::Nothing, None, None).is_ok());
 
         let (mut both, _dir) = access(&[("a", READS)]);
         both.certificates = Certificates::Asked;
-        assert!(both.admit(write, None, client).is_ok());
-        assert!(both.admit(Need::State, Some(b"Bearer a"), || None).is_ok());
-        let reader = both.admit(write, Some(b"Bearer a"), client);
+        let bare = both.admit(Need::State, None, client());
+        assert_eq!(bare.err(), Some(NotAdmitted::Missing), "a token says who");
+        assert!(both.admit(replicate, None, node()).is_ok());
+        assert!(both.admit(Need::State, Some(b"Bearer a"), None).is_ok());
+        let reader = both.admit(write, Some(b"Bearer a"), client());
         assert_eq!(reader.err(), denied("write"), "the token counts");
-        let unknown = both.admit(Need::State, Some(b"Bearer b"), client);
+        let unknown = both.admit(Need::State, Some(b"Bearer b"), client());
         assert_eq!(unknown.err(), Some(NotAdmitted::Unknown));
     }
 }

@@ -13,11 +13,19 @@ pub enum Scope {
     Admin,
     /// Copies a shard whole: its log and its snapshot.
     Replicate,
+    /// Is a node of the map: what it says it has synced, and which reign it knows, counts. It replicates, too.
+    Node,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Admin, Self::Replicate];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Write,
+        Self::Admin,
+        Self::Replicate,
+        Self::Node,
+    ];
 
     /// As a token file and messages call it.
     pub fn as_str(self) -> &'static str {
@@ -26,6 +34,7 @@ impl Scope {
             Self::Write => "write",
             Self::Admin => "admin",
             Self::Replicate => "replicate",
+            Self::Node => "node",
         }
     }
 
@@ -40,6 +49,15 @@ impl Scope {
             Self::Write => 2,
             Self::Admin => 4,
             Self::Replicate => 8,
+            Self::Node => 16,
+        }
+    }
+
+    /// Its own bit, and that of what it includes.
+    fn bits(self) -> u8 {
+        match self {
+            Self::Node => self.bit() | Self::Replicate.bit(),
+            Self::Read | Self::Write | Self::Admin | Self::Replicate => self.bit(),
         }
     }
 }
@@ -50,7 +68,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Several scopes. None implies another.
+/// Several scopes. `node` includes `replicate`; none else implies another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ScopeSet(u8);
 
@@ -63,7 +81,7 @@ impl ScopeSet {
 
 impl FromIterator<Scope> for ScopeSet {
     fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
-        Self(scopes.into_iter().fold(0, |set, scope| set | scope.bit()))
+        Self(scopes.into_iter().fold(0, |set, scope| set | scope.bits()))
     }
 }
 
@@ -72,12 +90,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_is_only_itself() {
+    fn a_scope_is_only_itself_but_a_node_replicates() {
         for scope in Scope::ALL {
             assert_eq!(Scope::from_text(scope.as_str()), Some(scope));
             let set: ScopeSet = [scope].into_iter().collect();
             for other in Scope::ALL {
-                assert_eq!(set.has(other), scope == other, "{scope} {other}");
+                let includes = scope == Scope::Node && other == Scope::Replicate;
+                assert_eq!(
+                    set.has(other),
+                    scope == other || includes,
+                    "{scope} {other}"
+                );
                 assert!(!ScopeSet::default().has(other));
             }
         }

@@ -150,7 +150,7 @@ pub struct Settings {
     /// Who signs the certificates of the nodes that this one asks (PEM) [default: --tls-client-ca].
     #[arg(long, env = "KVNODE_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
-    /// This node's own token, of the scope replicate, which it shows to other nodes; the file is for its owner alone.
+    /// This node's own token, of the scope node, which it shows to other nodes; the file is for its owner alone.
     #[arg(long, env = "KVNODE_NODE_TOKEN_FILE", value_name = "FILE")]
     pub node_token_file: Option<PathBuf>,
     /// Listen beyond loopback although nobody is asked who he is: anyone who reaches the port can read and change

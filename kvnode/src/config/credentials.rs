@@ -21,13 +21,9 @@ pub(super) struct Credentials {
 impl Credentials {
     pub(super) fn read(settings: &Settings) -> Result<Self, ConfigError> {
         let read = |path: &Path| TokenFile::read(path).map_err(ConfigError::new);
-        let token = |path: &Path| {
-            let token = Token::from_file(path);
-            token.map_err(|error| ConfigError::new(error.to_string()))
-        };
         Ok(Self {
             tokens: settings.tokens.as_deref().map(read).transpose()?,
-            node_token: settings.node_token_file.as_deref().map(token).transpose()?,
+            node_token: node_token(settings)?,
             tls: tls(settings)?.map(Arc::new),
             insecure_no_auth: settings.insecure_no_auth.unwrap_or(false),
         })
@@ -58,13 +54,21 @@ impl Credentials {
         match (&self.tokens, &self.node_token) {
             (Some(_), None) if !is_alone && !self.asks_for_certificates() => Err(ConfigError::new(
                 "--tokens is given, so the other nodes of the map will ask this one who it is, and it has no token \
-                 to show them: give --node-token-file FILE too, with a token of the scope replicate (kv token new \
-                 NAME --scopes replicate)"
+                 to show them: give --node-token-file FILE too, with a token of the scope node (kv token new NAME \
+                 --scopes node)"
                     .into(),
             )),
             _ => Ok(()),
         }
     }
+}
+
+/// This node's own token.
+pub(super) fn node_token(settings: &Settings) -> Result<Option<Token>, ConfigError> {
+    let token = settings.node_token_file.as_deref().map(Token::from_file);
+    token
+        .transpose()
+        .map_err(|error| ConfigError::new(error.to_string()))
 }
 
 fn tls(settings: &Settings) -> Result<Option<NodeTls>, ConfigError> {
@@ -97,6 +101,6 @@ fn tls(settings: &Settings) -> Result<Option<NodeTls>, ConfigError> {
 pub(super) fn lets_in(tokens: &TokenFile, node: &Token) -> bool {
     let known = tokens.tokens.find(&Digest::of(node.expose().as_bytes()));
     known.is_some_and(|known| {
-        known.grant.allows(Need::Scope(Scope::Replicate)).is_ok() && !known.has_expired()
+        known.grant.allows(Need::Scope(Scope::Node)).is_ok() && !known.has_expired()
     })
 }

@@ -110,6 +110,15 @@ impl ServeArgs {
             .map_err(|error| ConfigError::new(error.to_string()))
     }
 
+    /// Reads this node's own token; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what to do about its file.
+    pub fn read_node_token(&self) -> Result<Option<Token>, ConfigError> {
+        let settings = self.merged_settings()?;
+        credentials::node_token(&settings)
+    }
+
     /// Settings of flags and variables over those of the file.
     ///
     /// # Errors

@@ -7,8 +7,11 @@ use std::time::Instant;
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::header::{
-        AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    http::{
+        ConnectionType,
+        header::{
+            AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        },
     },
     rt::time::sleep,
 };
@@ -24,7 +27,7 @@ use kvclient::{
 
 use super::{answer, path::Path, peer, request::BadRequest};
 use crate::{
-    access::{Caller, Denied, NotAdmitted},
+    access::{Caller, Denied, Need, NotAdmitted},
     service::Service,
 };
 
@@ -38,25 +41,38 @@ pub(super) async fn caller(
         return Ok(Caller::Anyone);
     }
     let need = path.need(request.method());
-    let shown = || peer::certified(request, service);
+    let shown = match peer::certified(request, service) {
+        Ok(shown) => shown,
+        Err(_) if need == Need::Nothing => None,
+        Err(why) => return Err(no_longer(&why, service)),
+    };
     let admitted = service.admission.admit(need, authorization(request), shown);
-    match admitted {
-        Ok(caller) => Ok(caller),
+    let refusal = match admitted {
+        Ok(caller) => return Ok(caller),
         Err(NotAdmitted::Denied(denied)) => {
-            Err(answer::refused_write(BadRequest::from(denied), service))
+            return Err(answer::refused_write(BadRequest::from(denied), service));
         }
-        Err(NotAdmitted::Missing) => Err(unauthorized(service)),
-        Err(NotAdmitted::Expired(name)) => {
+        Err(refusal) => refusal,
+    };
+    note(&refusal, request, service).await;
+    match need {
+        // Open to all, so also to whoever brings what does not count. He has waited like any other.
+        Need::Nothing => Ok(Caller::Stranger),
+        Need::State | Need::Scope(_) | Need::EachOp => Err(unauthorized(service)),
+    }
+}
+
+/// Tells and slows down what should not go on.
+async fn note(refusal: &NotAdmitted, request: &HttpRequest, service: &Service) {
+    match refusal {
+        NotAdmitted::Expired(name) => {
             let failures = &service.admission.failures;
-            if let Some(count) = failures.note_expired(&name, Instant::now()) {
+            if let Some(count) = failures.note_expired(name, Instant::now()) {
                 tracing::warn!(name, count, "a token was refused: it has expired");
             }
-            Err(unauthorized(service))
         }
-        Err(NotAdmitted::Unknown) => {
-            hold_up(request, service).await;
-            Err(unauthorized(service))
-        }
+        NotAdmitted::Unknown => hold_up(request, service).await,
+        NotAdmitted::Missing | NotAdmitted::Denied(_) => {}
     }
 }
 
@@ -111,13 +127,29 @@ async fn hold_up(request: &HttpRequest, service: &Service) {
     }
 }
 
-/// As little as possible: nothing of the shard, the map or the role.
+/// The certificate of the connection would be refused in a handshake now. The connection ends with the answer: whoever
+/// has another certificate comes again with that.
+fn no_longer(why: &str, service: &Service) -> HttpResponse {
+    let message = format!("the certificate of this connection no longer counts: {why}");
+    let mut answer = refusal(&message, service);
+    answer.head_mut().set_connection_type(ConnectionType::Close);
+    answer
+}
+
 fn unauthorized(service: &Service) -> HttpResponse {
+    refusal(service.admission.asked_for(), service)
+}
+
+/// As little as possible: nothing of the shard, the map or the role.
+fn refusal(message: &str, service: &Service) -> HttpResponse {
     service.metrics.refusals.add(ErrorCode::Unauthorized);
-    let body =
-        ErrorBody::new(ErrorCode::Unauthorized, service.admission.asked_for()).to_json() + "\n";
-    HttpResponse::Unauthorized()
-        .insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+    let body = ErrorBody::new(ErrorCode::Unauthorized, message).to_json() + "\n";
+    let mut answer = HttpResponse::Unauthorized();
+    // A scheme that no answer could follow is not named: without tokens only a certificate helps.
+    if service.admission.tokens().is_some() {
+        answer.insert_header((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+    }
+    answer
         .insert_header((CACHE_CONTROL, HeaderValue::from_static("no-store")))
         .insert_header((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
         .insert_header((header::APPLIED, Applied::No.as_str()))

@@ -15,7 +15,7 @@ use kvclient::{
     },
 };
 
-use super::{answer, request, request::BadRequest};
+use super::{answer, claim, request, request::BadRequest};
 use crate::{
     access::Caller,
     ownership::own_shard,
@@ -28,7 +28,11 @@ use crate::{
 };
 
 /// Frames after a seq. With a replica's headers it is a pull; without them, plain reading.
-pub(super) async fn log(request: HttpRequest, service: web::Data<Service>) -> HttpResponse {
+pub(super) async fn log(
+    request: HttpRequest,
+    service: web::Data<Service>,
+    caller: Caller,
+) -> HttpResponse {
     let Some(storage) = service.storage.load_full() else {
         return nothing_yet(&service);
     };
@@ -55,12 +59,15 @@ pub(super) async fn log(request: HttpRequest, service: web::Data<Service>) -> Ht
             .get(name)
             .and_then(|value| value.to_str().ok())
     };
-    match PullRequest::decode(raw_query, text) {
+    let pull = PullRequest::decode(raw_query, text)
+        .map_err(|error| BadRequest::new(ErrorCode::BadParameter, error.to_string()))
+        .and_then(|pull| {
+            claim::check(&service, &caller, &pull.node_address)?;
+            Ok(pull)
+        });
+    match pull {
         Ok(pull) => pull_answer(source::answer(&service, &storage, &pull).await, &service),
-        Err(error) => answer::refused(
-            BadRequest::new(ErrorCode::BadParameter, error.to_string()),
-            &service,
-        ),
+        Err(error) => answer::refused(error, &service),
     }
 }
 
@@ -73,13 +80,17 @@ pub(super) async fn snapshot(
     let Some(storage) = service.storage.load_full() else {
         return nothing_yet(&service);
     };
+    let replica = match replica(&request, &service, &caller) {
+        Ok(replica) => replica,
+        Err(error) => return answer::refused(error, &service),
+    };
     // A stream would be read to its end only to be thrown away.
     if *request.method() == Method::HEAD {
         return answer::data(200, &service)
             .content_type(content_type::FRAMES)
             .finish();
     }
-    match snapshot_source::start(&service, &storage, replica(&request, &service)) {
+    match snapshot_source::start(&service, &storage, replica) {
         Ok(chunks) => {
             let (admission, asked) = (service.clone(), (chunks, caller));
             let body = stream::unfold(asked, move |(mut chunks, caller)| {
@@ -108,11 +119,19 @@ pub(super) async fn snapshot(
 }
 
 /// The replica of the map that asks, if it is one.
-fn replica(request: &HttpRequest, service: &Service) -> Option<Address> {
-    let address = request.headers().get(header::NODE_ADDRESS)?.to_str().ok()?;
-    let address = address.parse().ok()?;
+fn replica(
+    request: &HttpRequest,
+    service: &Service,
+    caller: &Caller,
+) -> Result<Option<Address>, BadRequest> {
+    let named = request.headers().get(header::NODE_ADDRESS);
+    let Some(address) = named.and_then(|value| value.to_str().ok()?.parse().ok()) else {
+        return Ok(None);
+    };
+    claim::check(service, caller, &address)?;
     let map = service.map.load();
-    acks::is_replica(own_shard(&map, service.place()), &address).then_some(address)
+    let is_ours = acks::is_replica(own_shard(&map, service.place()), &address);
+    Ok(is_ours.then_some(address))
 }
 
 fn read_parameters(raw_query: &str) -> Result<(u64, usize), BadRequest> {

@@ -11,6 +11,7 @@ mod answer;
 mod awake;
 mod batch;
 mod body;
+mod claim;
 mod forms;
 mod guard;
 mod kv;
@@ -65,7 +66,7 @@ async fn dispatch(
     slow::note(&asked, &response, arrived, &service);
     let mut response = unread::counted(response, &method, &service);
     service.metrics.answered(response.status().as_u16());
-    if service.stopping.is_cancelled() {
+    if service.stopping.is_cancelled() || peer::had_better_come_again(&asked) {
         let head = response.head_mut();
         head.set_connection_type(ConnectionType::Close);
     }
@@ -138,7 +139,7 @@ async fn handle(
         Path::Page => page::index(&request, &service),
         Path::PageFile => page::file(request.uri().path(), &request, &service)
             .unwrap_or_else(|| no_such_path(request.uri().path(), &service)),
-        Path::Log => log::log(request, service).await,
+        Path::Log => log::log(request, service, caller).await,
         Path::Snapshot => log::snapshot(request, service, caller).await,
         Path::Nowhere => no_such_path(request.uri().path(), &service),
     }

@@ -65,8 +65,6 @@ pub struct Puller {
     pub service: Arc<Service>,
     /// Where generations begin and change.
     pub home: Arc<Home>,
-    /// How it asks.
-    pub client: NodeClient,
 }
 
 /// Why a step did not advance.
@@ -133,6 +131,11 @@ impl Puller {
         }
     }
 
+    /// How it asks now.
+    fn client(&self) -> NodeClient {
+        self.service.asker.client()
+    }
+
     /// One pull and what follows from it.
     async fn step(&self) -> Result<(), Trouble> {
         let primary = own_shard(&self.service.map.load(), self.service.place())
@@ -155,7 +158,7 @@ impl Puller {
         let request = self.request(storage.as_deref())?;
         let sent = Instant::now();
         let answer = self
-            .client
+            .client()
             .pull(&primary, &request, WAIT + ANSWER_WITHIN)
             .await
             .map_err(unreachable)?;
@@ -311,7 +314,8 @@ impl Puller {
             wait_ms: 0,
             ..self.request(None)?
         };
-        let answer = self.client.pull(primary, &question, ANSWER_WITHIN);
+        let client = self.client();
+        let answer = client.pull(primary, &question, ANSWER_WITHIN);
         let answer = answer.await.map_err(unreachable)?;
         let (Some(history), Some(lineage), Some(durable)) =
             (answer.history, answer.lineage, answer.durable)
@@ -384,7 +388,7 @@ impl Puller {
             idle_timeout: SNAPSHOT_SILENCE,
         };
         let mut body = self
-            .client
+            .client()
             .snapshot(primary, &request)
             .await
             .map_err(unreachable)?;

@@ -25,7 +25,7 @@ pub(super) struct Current(pub(super) ArcSwap<Loaded>);
 
 impl Current {
     /// Only asked where there is one: whether callers are asked for certificates does not change while a node runs.
-    fn callers(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    pub(super) fn callers(&self) -> Result<Arc<dyn ClientCertVerifier>, Error> {
         let callers = self.0.load().callers.clone();
         callers.ok_or_else(|| Error::General("nobody's certificates are known".to_owned()))
     }

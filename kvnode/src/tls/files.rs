@@ -3,8 +3,8 @@
 //! Reading changes nothing: whoever reads them anew keeps what is in force until all of it is sound.
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
+    fs::File,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -16,6 +16,7 @@ use kvclient::{
         pem::{self, Pem, TlsError},
         provider,
     },
+    token::foreign_mode,
 };
 use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
@@ -23,9 +24,6 @@ use rustls::{
 };
 
 use super::expiry::not_after;
-
-/// Group and others.
-const OTHERS: u32 = 0o077;
 
 /// Where the certificates are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,10 +107,11 @@ fn check_private(key: &Path) -> Result<(), TlsError> {
         file: key.display().to_string(),
         problem,
     };
-    let found = fs::metadata(key).map_err(|e| error(format!("cannot be read: {e}")))?;
-    match found.permissions().mode() & OTHERS {
-        0 => Ok(()),
-        _ => Err(error(format!(
+    let unreadable = |e: io::Error| error(format!("cannot be read: {e}"));
+    let file = File::open(key).map_err(unreadable)?;
+    match foreign_mode(&file, key).map_err(unreadable)? {
+        None => Ok(()),
+        Some(_) => Err(error(format!(
             "others than its owner may read this key; chmod 600 {}",
             key.display()
         ))),

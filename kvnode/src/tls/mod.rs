@@ -1,8 +1,8 @@
 //! TLS of a node: what it shows to callers, whose certificates it takes, and how it asks other nodes.
 //!
 //! By rustls with `ring`: TLS 1.2 and 1.3, HTTP/1.1. With it there is no listener in the clear. Sessions are not
-//! resumed: each handshake checks everything anew, so that an authority that was taken away is gone; connections live
-//! long enough for that not to matter.
+//! resumed: each handshake checks everything anew, so that an authority that was taken away is gone, and what a caller
+//! showed is looked at again while his connection is open; connections live long enough for that to cost nothing.
 //!
 //! A node is a client of other nodes with the certificate that it shows to its own clients: one certificate for each
 //! machine, which names its host.
@@ -11,6 +11,7 @@ mod current;
 mod expiry;
 mod files;
 mod names;
+mod shown;
 
 use std::{
     sync::Arc,
@@ -24,12 +25,17 @@ use kvclient::{
 };
 use rustls::{
     ServerConfig,
+    pki_types::CertificateDer,
     server::NoServerSessionStorage,
     version::{TLS12, TLS13},
 };
 
 use self::current::Current;
-pub use self::{files::TlsFiles, names::is_of_a_node};
+pub use self::{
+    files::TlsFiles,
+    names::{check_host, is_of_a_node},
+    shown::Shown,
+};
 
 /// A certificate that ends sooner is warned of.
 const SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -86,18 +92,29 @@ impl NodeTls {
                 "the certificates in force are not those of the files: {why}"
             ));
         }
+        self.ended().or_else(|| {
+            let expires = self.expires();
+            let ends_soon = expires <= SystemTime::now() + SOON;
+            ends_soon.then(|| {
+                format!(
+                    "{} is valid until {}. Renew it, then send SIGHUP",
+                    self.files.certificate.display(),
+                    rfc3339::format(expires)
+                )
+            })
+        })
+    }
+
+    /// Why clients refuse this node, if they do: its certificate has ended.
+    pub fn ended(&self) -> Option<String> {
         let expires = self.expires();
-        let file = self.files.certificate.display();
-        let until = rfc3339::format(expires);
-        match expires.duration_since(SystemTime::now()) {
-            Err(_) => Some(format!(
-                "{file} was valid until {until}: clients refuse this node. Renew it, then send SIGHUP"
-            )),
-            Ok(left) if left < SOON => Some(format!(
-                "{file} is valid until {until}. Renew it, then send SIGHUP"
-            )),
-            Ok(_) => None,
-        }
+        (expires < SystemTime::now()).then(|| {
+            format!(
+                "{} was valid until {}: clients refuse this node. Renew it, then send SIGHUP",
+                self.files.certificate.display(),
+                rfc3339::format(expires)
+            )
+        })
     }
 
     /// When the node's certificate ends, or the first one of its chain.
@@ -108,6 +125,11 @@ impl NodeTls {
     /// Whether callers are asked for certificates.
     pub fn asks_callers(&self) -> bool {
         self.files.client_ca.is_some()
+    }
+
+    /// What a caller showed in a handshake; `None` if that is nothing.
+    pub fn shown(&self, chain: &[CertificateDer<'_>]) -> Option<Shown> {
+        Shown::new(chain, &self.current)
     }
 
     /// How this node asks others.

@@ -14,6 +14,7 @@ use std::{
 use kvclient::{
     Ack, Client, ErrorKind, GetOptions, Key, PutOptions,
     attempt::AttemptError,
+    node_client::{NodeClient, NodeClientOptions},
     wire::{
         batch::{Action, Op},
         error::ErrorCode,
@@ -52,8 +53,14 @@ fn get() -> Op {
 
 /// curl that trusts the authority and shows the client's certificate.
 fn curl_as_client(dir: &Path, arguments: &[&str]) -> String {
-    let file = |name: &str| dir.join(name).display().to_string();
-    let (ca, cert, key) = (file("ca.pem"), file("client.pem"), file("client-key.pem"));
+    curl_as(dir, "client", arguments)
+}
+
+/// The same with the certificate of this name.
+fn curl_as(dir: &Path, name: &str, arguments: &[&str]) -> String {
+    let file = |name: String| dir.join(name).display().to_string();
+    let (cert, key) = (format!("{name}.pem"), format!("{name}-key.pem"));
+    let (ca, cert, key) = (file("ca.pem".to_owned()), file(cert), file(key));
     let mut all = vec!["--cacert", &ca, "--cert", &cert, "--key", &key];
     all.extend(arguments);
     curl(&all)
@@ -110,6 +117,13 @@ async fn who_shows_no_certificate_or_a_foreign_one_gets_nothing() {
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("replicate"), "{refused}");
+    // No token would help here, so none is asked for.
+    let ca = cluster.dir().join("ca.pem").display().to_string();
+    let status = format!("https://{primary}/status");
+    let answer = curl(&["-i", "--cacert", &ca, &status]);
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    assert!(answer.contains("needs a client certificate"), "{answer}");
+    assert!(!answer.contains("www-authenticate"), "{answer}");
     let nobodys = Client::builder(kvclient::shard_map::toml::parse(&cluster.map, "m").unwrap())
         .tls(certificates.authority.trusted())
         .build()
@@ -154,27 +168,76 @@ async fn a_replica_whose_certificate_names_no_node_copies_nothing() {
     ready(&asker, replica).await;
 }
 
+/// The certificate of any node of the map was good for the pulls of every other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_speaks_only_for_the_host_that_its_certificate_names() {
+    let cluster = Cluster::prepare(Shape::pair());
+    let certificates = Certificates::make(cluster.dir());
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    let elsewhere = replica.address.replace("127.0.0.1", "localhost");
+    let map = cluster.map.replace(&replica.address, &elsewhere);
+    assert_ne!(map, cluster.map);
+    fs::write(&primary.map, map).unwrap();
+    spawn(primary, &flags(cluster.dir(), "node"));
+    ready(&node_client(certificates.tls()), primary).await;
+    for name in ["127.0.0.1", "localhost"] {
+        let pair = certificates.authority.sign(&[name], Valid::Now);
+        write_pair(cluster.dir(), name, &pair);
+    }
+    let said_to = |name: &str, uri: &str, node: &str| {
+        let url = format!("https://{}{uri}", primary.address);
+        let named = format!("kv-node-address: {node}");
+        let (id, lineage) = ("kv-node-id: 00000000000000ff", "kv-lineage;");
+        let crc = "kv-last-crc: 00000000";
+        let headers = ["-H", &named, "-H", id, "-H", lineage, "-H", crc];
+        curl_as(
+            cluster.dir(),
+            name,
+            &[&["-i"], &headers[..], &[&url]].concat(),
+        )
+    };
+    for uri in ["/log?after=0&max_bytes=1&wait_ms=0", "/snapshot"] {
+        let refused = said_to("127.0.0.1", uri, &elsewhere);
+        assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+        assert!(refused.contains("forbidden_scope"), "{refused}");
+        assert!(refused.contains("is for IpAddress(127.0.0.1)"), "{refused}");
+    }
+    // A pull of who has nothing yet is answered with frames.
+    let pull = "/log?after=0&max_bytes=1&wait_ms=0";
+    for node in [elsewhere.as_str(), "backup.invalid:1"] {
+        let answered = said_to("localhost", pull, node);
+        assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
+    }
+}
+
 /// Nodes show each other certificates, clients bring tokens: what most clusters will want.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_enough_where_certificates_are_asked_for_and_counts_before_one() {
+async fn where_tokens_are_known_they_say_who_may_what() {
     let cluster = Cluster::prepare(Shape::pair());
     let certificates = Certificates::make(cluster.dir());
     let reader = Entry::new("reader", &["read"]);
-    let doors = Doors::new(cluster.dir(), &[reader]);
+    let app = Entry::new("app", &["read", "write"]);
+    let doors = Doors::new(cluster.dir(), &[reader, app]);
     // No token of their own: a certificate is what nodes have.
     let mut flags = flags(cluster.dir(), "node");
     flags.extend(["--tokens".to_owned(), doors.tokens.display().to_string()]);
     for node in cluster.nodes() {
         spawn(node, &flags);
     }
-    let asker = node_client(certificates.tls());
+    let mut options = NodeClientOptions::default();
+    options.tls = Some(certificates.authority.trusted());
+    options.token = Some(text_of("app").parse().unwrap());
+    let asker = NodeClient::new(options).unwrap();
     for node in cluster.nodes() {
         ready(&asker, node).await;
     }
     let on_both = PutOptions::new().ack(Ack::All);
-    let with_certificate = client(&cluster, certificates.tls());
-    with_certificate.put_with("a", "v", on_both).await.unwrap();
     let map = || kvclient::shard_map::toml::parse(&cluster.map, "m").unwrap();
+    let with_both = Client::builder(map())
+        .tls(certificates.tls())
+        .token(text_of("app").parse().unwrap());
+    let with_both = with_both.build().unwrap();
+    with_both.put_with("a", "v", on_both).await.unwrap();
     for tls in [certificates.authority.trusted(), certificates.tls()] {
         let kv = Client::builder(map())
             .tls(tls)
@@ -184,14 +247,13 @@ async fn a_token_is_enough_where_certificates_are_asked_for_and_counts_before_on
         let error = kv.put("a", "w").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "a reader is one: {error}");
     }
-    let nobody = Client::builder(map()).tls(certificates.authority.trusted());
-    let error = nobody.build().unwrap().get("a").await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("a client certificate, or a token"),
-        "{error}"
-    );
+    // A certificate alone, that of no node, lets a connection be made and nothing more.
+    for tls in [certificates.authority.trusted(), certificates.tls()] {
+        let nobody = Client::builder(map()).tls(tls);
+        let error = nobody.build().unwrap().get("a").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(error.to_string().contains("needs a token"), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -338,9 +400,60 @@ async fn new_certificates_are_seen_by_new_connections_while_a_writer_loses_nothi
             .then_some(())
     })
     .await;
+    // It serves with what it has, and says so.
+    let status = by_newer()
+        .get_json(&address, "/status", SECOND)
+        .await
+        .unwrap();
+    let trouble = status["certificates_trouble"].as_str().unwrap();
+    assert!(trouble.contains("node.pem"), "{trouble}");
+    assert_eq!(status["state"], "ready", "{status}");
     by_newer().get(&address, &get(), SECOND).await.unwrap();
     writer.await.unwrap();
     assert_eq!(kv.get("n").await.unwrap().as_deref(), Some(&b"399"[..]));
+}
+
+/// Connections that were open went on for as long as they liked, under an authority that was taken away.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_taken_away_is_gone_from_open_connections() {
+    let (cluster, certificates) = serving(Shape::default()).await;
+    let (node, dir) = (cluster.primary(0), cluster.dir());
+    let newer = Authority::new("newer");
+    let both = certificates.authority.pem() + &newer.pem();
+    fs::write(dir.join("both.pem"), both).unwrap();
+    let mut flags = flags(dir, "node");
+    flags.extend([
+        "--tls-ca".to_owned(),
+        dir.join("both.pem").display().to_string(),
+    ]);
+    node.stop().await;
+    spawn(node, &flags);
+    let asker = node_client(certificates.tls());
+    ready(&asker, node).await;
+    let address = node.to_address();
+    let pair = newer.sign(&["client"], Valid::Now);
+    write_pair(dir, "newer", &pair);
+    fs::write(dir.join("newer-ca.pem"), newer.pem()).unwrap();
+    fs::copy(dir.join("newer-ca.pem"), dir.join("ca.pem")).unwrap();
+    node.signal(Signal::HUP);
+    let refused = eventually("the open connection is told", async || {
+        asker.get_json(&address, "/status", SECOND).await.err()
+    })
+    .await;
+    let text = refused.to_string();
+    assert!(text.contains("no longer counts"), "{text}");
+    assert!(text.contains("UnknownIssuer"), "{text}");
+    // It has ended: the next one is refused in its handshake.
+    let next = asker.get_json(&address, "/status", SECOND).await;
+    assert!(
+        matches!(next, Err(AttemptError::NotConnected(_))),
+        "{next:?}"
+    );
+    let by_newer = certificates.authority.trusted();
+    let by_newer = by_newer
+        .with_identity_pem(&pair.certificate, &pair.key)
+        .unwrap();
+    ready(&node_client(by_newer), node).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,6 +498,19 @@ async fn when_a_certificate_ends_is_told_before() {
             .then_some(())
     })
     .await;
+    // Nobody should be sent there: he would refuse it.
+    let unverified = |uri: &str| {
+        let url = format!("https://{}{uri}", node.address);
+        curl_as_client(cluster.dir(), &["--insecure", "-i", &url])
+    };
+    eventually("it is not ready, and says why", async || {
+        let answer = unverified("/readyz");
+        let is_told = answer.contains("was valid until 2021-01-01T00:00:00Z");
+        (answer.starts_with("HTTP/1.1 503") && is_told).then_some(())
+    })
+    .await;
+    let status = unverified("/status");
+    assert!(status.contains("\"certificates_trouble\":"), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -406,6 +406,90 @@ async fn replicas_copy_with_the_nodes_token_and_not_without() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_change_their_own_token_while_they_run() {
+    let (cluster, doors) = tokens::start(Shape::pair(), &[APP]).await;
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    let newer = Entry::new("nodes-2", &["node"]);
+    let reload = async |words: &str| {
+        for node in cluster.nodes() {
+            let before = node.said().matches(words).count();
+            node.signal(Signal::HUP);
+            eventually("it is read anew", async || {
+                (node.said().matches(words).count() > before).then_some(())
+            })
+            .await;
+        }
+    };
+    // A file that others may read changes nothing.
+    write_private(&doors.node_token, &text_of("nodes-2"));
+    fs::set_permissions(&doors.node_token, Permissions::from_mode(0o644)).expect("a mode");
+    reload("own token is not reloaded").await;
+    assert!(replica.said().contains("chmod 600"), "{}", replica.said());
+    // Both are known, then the nodes show the new one, then the old one goes out.
+    write_private(&doors.node_token, &text_of("nodes-2"));
+    doors.write(&[APP, newer]);
+    reload("own token is reloaded").await;
+    doors.write_only(&[APP, newer]);
+    reload("the tokens are reloaded").await;
+    let old = Ask::new("GET", "/status");
+    assert_eq!(status(primary, tokens::NODE.name, old).await, 401);
+    for n in 0..3 {
+        let put = Ask::new("PUT", format!("/kv/n{n}"));
+        let put = put.body("1").header("kv-ack", "1");
+        assert_eq!(status(primary, "app", put).await, 204);
+    }
+    for node in cluster.nodes() {
+        let all = by("app", Ask::new("GET", "/cluster/status"));
+        let text = node.send(all).await.text();
+        assert_eq!(text.matches("\"state\":\"ready\"").count(), 2, "{text}");
+    }
+}
+
+/// A token that copies shards, for backups, spoke as any replica of the map: its pulls counted as acknowledgements.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_copy_does_not_speak_as_a_replica() {
+    let copies = Entry::new("copies", &["replicate"]);
+    let (cluster, _doors) = tokens::start(Shape::pair(), &[APP, copies]).await;
+    let (primary, replica) = (cluster.primary(0), cluster.replica(0, 0));
+    let node_token = tokens::NODE.name;
+    let pull = |as_node: &str| {
+        Ask::new("GET", "/log?after=0&max_bytes=1&wait_ms=0")
+            .header("kv-node-id", "00000000000000ff")
+            .header("kv-node-address", as_node)
+            .header("kv-lineage", "")
+            .header("kv-last-crc", "00000000")
+    };
+    let copy = |as_node: &str| Ask::new("GET", "/snapshot").header("kv-node-address", as_node);
+    for (name, as_node, expected) in [
+        ("copies", "backup.invalid:1", 200),
+        ("copies", replica.address.as_str(), 403),
+        ("copies", primary.address.as_str(), 403),
+        ("app", "backup.invalid:1", 403),
+        (node_token, "backup.invalid:1", 200),
+        (node_token, replica.address.as_str(), 200),
+    ] {
+        for ask in [pull(as_node), copy(as_node)] {
+            let answer = primary.send(by(name, ask)).await;
+            assert_eq!(answer.status, expected, "{name} as {as_node}");
+            if name == "copies" && expected == 403 {
+                assert_eq!(answer.error(), "forbidden_scope");
+                let text = answer.text();
+                assert!(text.contains("needs the scope node"), "{text}");
+            }
+        }
+    }
+    // Nor does it make a write wait for it, or end a reign.
+    let newer = Ask::new("GET", "/log?after=9&max_bytes=1&wait_ms=0")
+        .header("kv-node-id", "00000000000000ff")
+        .header("kv-node-address", replica.address.as_str())
+        .header("kv-lineage", "9.1.7")
+        .header("kv-last-crc", "00000000");
+    assert_eq!(status(primary, "copies", newer).await, 403);
+    let put = Ask::new("PUT", "/kv/a").body("1").header("kv-ack", "1");
+    assert_eq!(status(primary, "app", put).await, 204);
+}
+
 /// Whoever tries many tokens waits; whoever has one does not, from the same address.
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_are_held_up_and_nobody_else() {
@@ -429,6 +513,31 @@ async fn guesses_are_held_up_and_nobody_else() {
     assert!(took >= Duration::from_millis(900), "{took:?}");
     assert!(good_took < took, "{good_took:?} of {took:?}");
     assert!(node.said().contains("unknown tokens were refused"));
+}
+
+/// Where a path is open to all, guesses were free: they were neither counted nor slowed down.
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_on_open_paths_are_held_up_too() {
+    let (cluster, _doors) = tokens::start(Shape::default(), &[APP]).await;
+    let node = cluster.primary(0);
+    let guess = async |n: usize| {
+        let path = ["/readyz", "/healthz", "/openapi.json", "/nowhere"][n % 4];
+        status(node, &format!("guess{n}"), Ask::new("GET", path)).await
+    };
+    let begun = Instant::now();
+    let statuses = join_all((0..28).map(guess)).await;
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900), "{took:?}");
+    for (n, status) in statuses.into_iter().enumerate() {
+        assert_eq!(status, if n % 4 == 3 { 404 } else { 200 }, "{n}");
+    }
+    assert!(node.said().contains("unknown tokens were refused"));
+    // Who shows none does not wait, nor is he counted.
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(node.ask("GET", "/readyz").await.status, 200);
+    }
+    assert!(begun.elapsed() < took, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -143,6 +143,10 @@ async fn every_trouble_has_its_word() {
             "{address: 'a', map_version: '7-x', tokens_trouble: 't.toml:1:1: no'}",
             "a goes by older tokens than those of its file: t.toml:1:1: no",
         ),
+        (
+            "{address: 'a', map_version: '7-x', certificates_trouble: 'node.pem is valid until then'}",
+            "Certificates of a: node.pem is valid until then",
+        ),
         ("{address: 'a', map_version: '7-y'}", "Map conflict: a"),
         ("{address: 'a', map_version: '8-x'}", "a has a newer map"),
         ("{address: 'a', map_version: '6-x'}", "a has an older map"),

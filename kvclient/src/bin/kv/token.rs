@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The scopes that nodes know.
-const SCOPES: [&str; 4] = ["read", "write", "admin", "replicate"];
+const SCOPES: [&str; 5] = ["read", "write", "admin", "replicate", "node"];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
@@ -38,7 +38,8 @@ pub(crate) struct NewArgs {
     /// What the nodes' logs call it; each token of a user has a name of its own
     #[arg(value_parser = name)]
     pub(crate) name: String,
-    /// What it allows, of read, write, admin and replicate, with commas between them
+    /// What it allows, of read, write, admin, replicate (copies whole shards: backups) and node (is a node of the map), with commas between
+    /// them
     #[arg(long, value_name = "SCOPES", required = true, value_delimiter = ',', value_parser = scope)]
     pub(crate) scopes: Vec<String>,
     /// Only for keys that begin with this; may be given several times [default: every key]
@@ -184,7 +185,7 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 }
 
 fn check_scopes(args: &NewArgs) -> Result<(), Failure> {
-    let unlimited = |scope: &&String| matches!(scope.as_str(), "admin" | "replicate");
+    let unlimited = |scope: &&String| matches!(scope.as_str(), "admin" | "replicate" | "node");
     match args.scopes.iter().find(unlimited) {
         Some(scope) if !args.prefixes.is_empty() => Err(Failure::Usage(format!(
             "--prefix does not limit the scope {scope}; make two tokens"

@@ -32,6 +32,9 @@ export function warnings(nodes, here) {
   for (const { address, tokens_trouble: why } of nodes) {
     if (why) texts.push(`${address} goes by older tokens than those of its file: ${why}`);
   }
+  for (const { address, certificates_trouble: why } of nodes) {
+    if (why) texts.push(`Certificates of ${address}: ${why}`);
+  }
   for (const node of nodes) texts.push(...mapWarning(node, here), ...replicaWarnings(node, nodes));
   return texts;
 }

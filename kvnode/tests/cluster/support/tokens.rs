@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The token that nodes show each other.
-pub(crate) const NODE: Entry = Entry::new("nodes", &["replicate"]);
+pub(crate) const NODE: Entry = Entry::new("nodes", &["node"]);
 
 /// An entry of a token file.
 #[derive(Debug, Clone, Copy)]
@@ -86,8 +86,12 @@ impl Doors {
 
     /// Changes which tokens are known; nodes read it on SIGHUP.
     pub(crate) fn write(&self, entries: &[Entry]) {
-        let entries = entries.iter().chain([&NODE]);
-        let text: Vec<String> = entries.map(|entry| entry.to_toml()).collect();
+        self.write_only(&[entries, &[NODE]].concat());
+    }
+
+    /// The same without that of the nodes.
+    pub(crate) fn write_only(&self, entries: &[Entry]) {
+        let text: Vec<String> = entries.iter().map(|entry| entry.to_toml()).collect();
         write_private(&self.tokens, &text.join("\n"));
     }
 

@@ -12,23 +12,24 @@ use crate::support::{
 
 const OVER: Entry = Entry {
     expires: Some("2020-01-01T00:00:00Z"),
-    ..Entry::new("over", &["read", "write", "admin", "replicate"])
+    ..Entry::new("over", &["read", "write", "admin", "replicate", "node"])
 };
 const PREFIXED: Entry = Entry {
     prefixes: &["user:"],
     ..Entry::new("prefixed", &["read", "write"])
 };
-const ENTRIES: [Entry; 6] = [
+const ENTRIES: [Entry; 7] = [
     OVER,
     PREFIXED,
     Entry::new("read", &["read"]),
     Entry::new("write", &["write"]),
     Entry::new("admin", &["admin"]),
     Entry::new("replicate", &["replicate"]),
+    Entry::new("node", &["node"]),
 ];
 
 /// Callers without a token that counts, then the scopes, then one that is bound to a prefix.
-const CALLERS: [&str; 8] = [
+const CALLERS: [&str; 9] = [
     "none",
     "wrong",
     "over",
@@ -36,6 +37,7 @@ const CALLERS: [&str; 8] = [
     "write",
     "admin",
     "replicate",
+    "node",
     "prefixed",
 ];
 
@@ -59,8 +61,8 @@ type Line = (&'static str, &'static str, &'static str, u16, Takes);
 
 const READ: &[&str] = &["read"];
 const WRITE: &[&str] = &["write"];
-const STATE: Takes = OneOf(&["read", "replicate"]);
-const COPIES: Takes = OneOf(&["replicate"]);
+const STATE: Takes = OneOf(&["read", "replicate", "node"]);
+const COPIES: Takes = OneOf(&["replicate", "node"]);
 
 use Takes::{Beyond, Both, Nothing, OneOf, Within};
 
