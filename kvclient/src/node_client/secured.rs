@@ -5,6 +5,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,26 +17,42 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub(super) use crate::tls::Tls;
-use crate::{shard_map::Address, tls::provider};
+use crate::{
+    shard_map::Address,
+    tls::{Credentials, provider},
+};
 
 /// A connection after a handshake. Boxed: a session is a kilobyte.
 #[derive(Debug)]
-pub(super) struct Secured(Box<TlsStream<TcpStream>>);
+pub(super) struct Secured {
+    stream: Box<TlsStream<TcpStream>>,
+    tls: Tls,
+    /// By which it was made.
+    credentials: Arc<Credentials>,
+}
 
 impl Secured {
     /// Makes a handshake in which the node proves that it is `node`.
     pub(super) async fn connect(tls: &Tls, node: &Address, stream: TcpStream) -> io::Result<Self> {
         let name = ServerName::try_from(node.bare_host().to_owned()).map_err(io::Error::other)?;
+        let credentials = tls.current();
         let connector = TlsConnector::from(tls.config());
         let stream = connector.connect(name, stream).await?;
-        Ok(Self(Box::new(stream)))
+        Ok(Self {
+            stream: Box::new(stream),
+            tls: tls.clone(),
+            credentials,
+        })
     }
 
-    /// The socket below, if nothing has come out of it that nobody has read.
-    pub(super) fn socket_if_all_is_read(&mut self) -> Option<&TcpStream> {
-        let (stream, session) = self.0.get_mut();
+    /// The socket below, unless it is of no more use: something has come that nobody has read, or whom to trust and who
+    /// to be has changed since it was made.
+    pub(super) fn usable_socket(&mut self) -> Option<&TcpStream> {
+        let (stream, session) = self.stream.get_mut();
         let state = session.process_new_packets().ok()?;
-        (state.plaintext_bytes_to_read() == 0).then_some(stream)
+        let is_usable = state.plaintext_bytes_to_read() == 0
+            && Arc::ptr_eq(&self.credentials, &self.tls.current());
+        is_usable.then_some(stream)
     }
 }
 
@@ -87,7 +104,7 @@ impl AsyncRead for Secured {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
     }
 }
 
@@ -97,14 +114,14 @@ impl AsyncWrite for Secured {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -55,7 +55,7 @@ impl Transport {
             // No system call as long as the runtime has heard nothing.
             Self::Plain(stream) if idle < TRUSTED => would_block(stream.try_read(&mut [0])),
             Self::Plain(stream) => would_block(peek(stream)),
-            Self::Tls(secured) => match secured.socket_if_all_is_read() {
+            Self::Tls(secured) => match secured.usable_socket() {
                 Some(stream) => would_block(peek(stream)),
                 None => false,
             },

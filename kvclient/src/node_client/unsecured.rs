@@ -27,7 +27,7 @@ impl Secured {
         match *tls {}
     }
 
-    pub(super) fn socket_if_all_is_read(&mut self) -> Option<&TcpStream> {
+    pub(super) fn usable_socket(&mut self) -> Option<&TcpStream> {
         match *self {}
     }
 }

@@ -17,7 +17,7 @@ use rustls::{
 
 /// What holds for one handshake.
 #[derive(Debug, Clone)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     pub(super) verifier: Arc<WebPkiServerVerifier>,
     pub(super) identity: Option<Arc<CertifiedKey>>,
 }

@@ -20,8 +20,9 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
+pub(crate) use self::credentials::Credentials;
 use self::{
-    credentials::{Credentials, Current},
+    credentials::Current,
     pem::{Pem, TlsError},
 };
 use crate::error::{Error, ErrorKind};
@@ -135,8 +136,9 @@ impl Tls {
         })
     }
 
-    /// Takes over what a newer one trusts and shows, for all clones: connections that are open go on, those opened
-    /// from now on use it. For certificates that are renewed while a program runs.
+    /// Takes over what a newer one trusts and shows, for all clones: ops and streams that are under way go on, ops that
+    /// begin from now on travel over connections that were made with it. For certificates that are renewed while a
+    /// program runs.
     ///
     /// ```no_run
     /// # fn main() -> kvclient::Result<()> {
@@ -150,6 +152,11 @@ impl Tls {
     /// ```
     pub fn adopt(&self, newer: &Self) {
         self.current.0.store(newer.current.0.load_full());
+    }
+
+    /// What holds for the next connection.
+    pub(crate) fn current(&self) -> Arc<Credentials> {
+        self.current.0.load_full()
     }
 
     /// What connections are made with.

@@ -27,7 +27,17 @@ pub(crate) fn node(node: &Node) -> Vec<Finding> {
             advice,
         )];
     }
-    let rules = [identity, readiness, damage, disk, lmdb, files, access];
+    let rules = [
+        identity,
+        readiness,
+        damage,
+        disk,
+        lmdb,
+        files,
+        access,
+        tokens,
+        certificates,
+    ];
     rules.iter().filter_map(|rule| rule(node)).collect()
 }
 
@@ -132,6 +142,19 @@ fn access(node: &Node) -> Option<Finding> {
     })
 }
 
+fn tokens(node: &Node) -> Option<Finding> {
+    let why = node.text("/tokens_trouble")?;
+    let what = format!("goes on with the tokens that it had: {why}");
+    let advice = "mend the file and send the node SIGHUP";
+    Some(Finding::warning(&node.address, what, advice))
+}
+
+fn certificates(node: &Node) -> Option<Finding> {
+    let what = format!("its certificates: {}", node.text("/certificates_trouble")?);
+    let advice = "put new files in their place and send the node SIGHUP";
+    Some(Finding::warning(&node.address, what, advice))
+}
+
 #[cfg(test)]
 mod tests {
     use kvclient::shard_map::Role;
@@ -185,6 +208,16 @@ mod tests {
                 json!({ "insecure_no_auth": true }),
                 warning,
                 "--insecure-no-auth",
+            ),
+            (
+                json!({ "tokens_trouble": "line 3: no name" }),
+                warning,
+                "the tokens that it had: line 3: no name",
+            ),
+            (
+                json!({ "certificates_trouble": "node.pem ends in 3 days" }),
+                warning,
+                "its certificates: node.pem ends in 3 days",
             ),
         ] {
             let found = node(&told(1, Role::Primary, &says));
