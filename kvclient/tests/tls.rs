@@ -210,7 +210,11 @@ async fn newer_authorities_count_from_the_next_op_on() {
     assert_eq!(front.handshakes(), 1, "the connection is kept");
     tls.adopt(&newer.trusted());
     read(&client, &front.address).await.unwrap();
-    assert_eq!(front.handshakes(), 2, "one that was made by the older is not");
+    assert_eq!(
+        front.handshakes(),
+        2,
+        "one that was made by the older is not"
+    );
     tls.adopt(&older.trusted());
     assert!(read(&client, &front.address).await.is_err());
 }
