@@ -12,6 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[path = "cluster/support/library.rs"]
+mod library;
+
+use library::library;
+
 /// `--log-segment-size` of the node that wrote it.
 const SEGMENT_BYTES: u64 = 4_263_936;
 
@@ -99,7 +104,7 @@ async fn start(temp: &Path, data: &Path) -> Node {
 }
 
 async fn get(node: &Node, path: &str) -> (u16, Vec<u8>) {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = library().build().unwrap();
     match client.get(format!("{}{path}", node.url)).send().await {
         Ok(answer) => (
             answer.status().as_u16(),

@@ -1,7 +1,7 @@
 //! One node over HTTP: no routing, no retry, no state but idle connections.
 //!
 //! The only folder that knows HTTP libraries and sockets. Everything it does is one exchange with one address, with a
-//! time limit and a limit on the answer's size, and ends in an answer or an [`AttemptError`] that says how far it got.
+//! time limit and a limit on the answer's size, and ends in an answer or an [`AttemptError`](crate::attempt::AttemptError) that says how far it got.
 //! Used by the routing half of this crate, and by nodes to copy each other.
 //!
 //! Ops travel over connections of our own ([`connection`]), driven in the caller's future: with reqwest, hyper's task

@@ -18,6 +18,7 @@ use crate::support::{
     bar,
     cluster::{Cluster, Node, Shape, map_text},
     key_in,
+    library::library,
     ports::Port,
     report::{self, Row},
 };
@@ -138,10 +139,7 @@ async fn d3_control_who_follows_everything_goes_round_and_asks_strangers() {
             false => attempt.stop(),
         }
     });
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(policy)
-        .timeout(TIMEOUT);
+    let client = library().redirect(policy).timeout(TIMEOUT);
     let client = client.build().expect("an HTTP client");
     let key = key_in(1, 2, "k");
     for node in [&strays.circle[0], &strays.lost[1]] {

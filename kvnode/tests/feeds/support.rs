@@ -19,6 +19,8 @@ use kvclient::{
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 
+use crate::library::library;
+
 /// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -61,7 +63,7 @@ impl Shard {
             replicas.join(", ")
         );
         std::fs::write(&map, text).expect("the map can be written");
-        let client = Client::builder().no_proxy().build().expect("a client");
+        let client = library().build().expect("a client");
         let mut shard = Self {
             client,
             map,

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use kvclient::position::Position;
 use reqwest::{Client, Method, redirect::Policy};
 
+use super::library::library;
+
 /// Time that an answer may take, with the longest wait of a node in it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
@@ -105,8 +107,7 @@ impl Answer {
 
 /// A client that follows nothing and goes through no proxy.
 pub(crate) fn client() -> Client {
-    Client::builder()
-        .no_proxy()
+    library()
         .redirect(Policy::none())
         .timeout(ANSWER_WITHIN)
         .connect_timeout(Duration::from_secs(2))

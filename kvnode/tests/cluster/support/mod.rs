@@ -5,6 +5,7 @@
 pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod http;
+pub(crate) mod library;
 pub(crate) mod link;
 pub(crate) mod oracle;
 pub(crate) mod ports;

@@ -16,6 +16,7 @@ use crate::support::{
     bar,
     cluster::{Node, map_text},
     key_in,
+    library::library,
     ports::Port,
     report::{self, Row},
     tokens::{Doors, Entry, text_of},
@@ -170,8 +171,7 @@ async fn e9_no_redirect_leads_a_token_out_of_the_map() {
 async fn e9_control_who_follows_with_his_headers_gives_the_token_away() {
     let strays = Strays::start().await;
     let token = format!("Bearer {}", text_of("app"));
-    let client = reqwest::Client::builder()
-        .no_proxy()
+    let client = library()
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .expect("an HTTP client");

@@ -16,6 +16,7 @@ use crate::support::{
     cluster::Node,
     eventually,
     http::{self, Answer, Ask},
+    library::library,
 };
 
 /// Puts are this far apart, so that increments of one never come to another.
@@ -31,8 +32,7 @@ pub(super) enum Way {
 
 /// A plain HTTP client that waits so long for an answer.
 pub(super) fn http_client(within: Duration) -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy();
-    builder.timeout(within).build().expect("an HTTP client")
+    library().timeout(within).build().expect("an HTTP client")
 }
 
 /// One who asks.
