@@ -201,7 +201,8 @@ async fn a_certificate_is_shown_to_nodes_that_ask_for_one() {
 #[tokio::test]
 async fn newer_authorities_count_from_the_next_op_on() {
     let (older, newer) = (Authority::new("older"), Authority::new("newer"));
-    let (_node, front) = behind_tls(&older, &["localhost"]).await;
+    let (node, front) = behind_tls(&older, &["localhost"]).await;
+    node.set_map(&map(1, &[vec![front.address.clone()]]));
     let tls = older.trusted();
     let client = client(tls.clone());
     read(&client, &front.address).await.unwrap();
@@ -215,8 +216,18 @@ async fn newer_authorities_count_from_the_next_op_on() {
         2,
         "one that was made by the older is not"
     );
+    let known = async || client.cluster_map(&front.address, None, SECOND).await;
+    known().await.unwrap();
+    known().await.unwrap();
+    assert_eq!(
+        front.handshakes(),
+        3,
+        "documents have a connection of theirs"
+    );
     tls.adopt(&older.trusted());
     assert!(read(&client, &front.address).await.is_err());
+    let error = known().await.unwrap_err();
+    assert!(matches!(error, AttemptError::NotConnected(_)), "{error}");
 }
 
 #[tokio::test]

@@ -1,9 +1,14 @@
 //! A whole answer, with a limit on its size; and how far an exchange of the HTTP library got that brought none.
 
+use std::{error::Error, iter};
+
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 
-use super::head::{Headers, SPEAKS_TLS};
+use super::{
+    head::{Headers, SPEAKS_TLS},
+    secured::refused_certificate,
+};
 use crate::{
     attempt::AttemptError,
     position::Position,
@@ -102,13 +107,18 @@ impl Answer {
     }
 }
 
-/// How far an exchange got. Whatever is not surely before the first byte counts as after it.
+/// How far an exchange got that changes nothing at the node.
 pub(super) fn failure(error: &reqwest::Error) -> AttemptError {
     if error.is_connect() || error.is_builder() {
         return AttemptError::NotConnected(innermost(error));
     }
     if error.is_timeout() {
         return AttemptError::TimedOut;
+    }
+    if let Some(refusal) =
+        causes(error).find_map(|cause| refused_certificate(cause.downcast_ref()?))
+    {
+        return AttemptError::NotConnected(refusal);
     }
     let problem = innermost(error);
     // What it says of an alert of TLS, whose bytes it does not show.
@@ -120,9 +130,13 @@ pub(super) fn failure(error: &reqwest::Error) -> AttemptError {
 
 /// The innermost cause: the library's own layers say only "error sending request".
 pub(super) fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+    causes(error)
+        .last()
+        .map_or_else(String::new, |cause| cause.to_string())
+}
+
+/// An error and what lies behind it.
+fn causes<'a>(error: &'a reqwest::Error) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let error: &'a (dyn Error + 'static) = error;
+    iter::successors(Some(error), |&cause| cause.source())
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use reqwest::{
     Client, Method, Request, Response, Url,
     header::{AUTHORIZATION, HeaderName, HeaderValue},
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 use super::{
     answer::{Answer, failure, innermost},
     options::NodeClientOptions,
-    secured::{Tls, secure},
+    secured::{Credentials, Tls, secure},
 };
 use crate::{
     attempt::AttemptError,
@@ -39,7 +40,9 @@ pub(super) type HeaderLines = [(&'static str, String)];
 /// The HTTP library as it asks nodes. Clones share their connections.
 #[derive(Debug, Clone)]
 pub(super) struct Library {
-    client: Client,
+    built: Arc<ArcSwap<Built>>,
+    options: NodeClientOptions,
+    tls: Option<Tls>,
     scheme: Scheme,
     /// Marked as what no log may show.
     authorization: Option<HeaderValue>,
@@ -48,26 +51,18 @@ pub(super) struct Library {
     urls: Arc<RwLock<HashMap<Address, Url>>>,
 }
 
+/// What holds for as long as it is known who is trusted and who this client is.
+#[derive(Debug)]
+struct Built {
+    client: Client,
+    credentials: Option<Arc<Credentials>>,
+}
+
 impl Library {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if it cannot be set up on this machine.
     pub(super) fn new(options: &NodeClientOptions, tls: Option<&Tls>) -> Result<Self, Error> {
-        let builder = Client::builder()
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .http1_only()
-            .referer(false)
-            .tcp_nodelay(true)
-            .connect_timeout(options.connect_timeout)
-            .pool_idle_timeout(options.idle_timeout)
-            .pool_max_idle_per_host(options.idle_per_node)
-            .user_agent(concat!("kvclient/", env!("CARGO_PKG_VERSION")));
-        // Without it, bytes sent to a node whose machine is gone are waited for as long as the exchange lasts.
-        #[cfg(target_os = "linux")]
-        let builder = builder.tcp_user_timeout(Duration::from_secs(5));
-        let client = secure(builder, tls).build().map_err(|error| {
-            let problem = AttemptError::NotConnected(innermost(&error));
+        let built = Built::new(options, tls).map_err(|problem| {
             Error::new(ErrorKind::Unavailable, "set up HTTP").with_source(problem)
         })?;
         let authorization = options.token.as_ref().map(|token| {
@@ -77,7 +72,9 @@ impl Library {
             value
         });
         Ok(Self {
-            client,
+            built: Arc::new(ArcSwap::from_pointee(built)),
+            options: options.clone(),
+            tls: tls.cloned(),
             scheme: options.scheme(),
             authorization,
             urls: Arc::default(),
@@ -127,8 +124,20 @@ impl Library {
     }
 
     async fn execute(&self, request: Request) -> Result<Response, AttemptError> {
-        let answered = self.client.execute(request).await;
+        let answered = self.client()?.execute(request).await;
         answered.map_err(|error| failure(&error))
+    }
+
+    /// One whose connections were all made by what is trusted and shown now; what another one began goes on.
+    fn client(&self) -> Result<Client, AttemptError> {
+        let built = self.built.load();
+        if built.is_by(self.tls.as_ref()) {
+            return Ok(built.client.clone());
+        }
+        let newer = Built::new(&self.options, self.tls.as_ref())?;
+        let client = newer.client.clone();
+        self.built.store(Arc::new(newer));
+        Ok(client)
     }
 
     fn request(
@@ -154,13 +163,17 @@ impl Library {
 
     /// The URL of a path of a node, and of no other node's.
     fn url(&self, node: &Address, uri: &str) -> Result<Url, AttemptError> {
-        let is_path = uri.starts_with('/') && uri.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_path || uri.starts_with("//") {
-            let problem = format!("{uri:?} is not an escaped path");
-            return Err(AttemptError::NotConnected(problem));
+        let no_path = || AttemptError::NotConnected(format!("{uri:?} is not an escaped path"));
+        if !uri.starts_with('/') || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(no_path());
         }
-        let url = self.base_url(node)?.join(uri);
-        url.map_err(|error| AttemptError::NotConnected(format!("{uri}: {error}")))
+        let base = self.base_url(node)?;
+        let url = base.join(uri).map_err(|_| no_path())?;
+        // `//` and `/\` begin the name of another one.
+        match url.origin() == base.origin() {
+            true => Ok(url),
+            false => Err(no_path()),
+        }
     }
 
     fn base_url(&self, node: &Address) -> Result<Url, AttemptError> {
@@ -179,6 +192,41 @@ impl Library {
         }
         known.insert(node.clone(), url.clone());
         Ok(url)
+    }
+}
+
+impl Built {
+    /// # Errors
+    /// [`AttemptError::NotConnected`] if it cannot be set up on this machine.
+    fn new(options: &NodeClientOptions, tls: Option<&Tls>) -> Result<Self, AttemptError> {
+        let credentials = tls.map(Tls::current);
+        let builder = Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .http1_only()
+            .referer(false)
+            .tcp_nodelay(true)
+            .connect_timeout(options.connect_timeout)
+            .pool_idle_timeout(options.idle_timeout)
+            .pool_max_idle_per_host(options.idle_per_node)
+            .user_agent(concat!("kvclient/", env!("CARGO_PKG_VERSION")));
+        // Without it, bytes sent to a node whose machine is gone are waited for as long as the exchange lasts.
+        #[cfg(target_os = "linux")]
+        let builder = builder.tcp_user_timeout(Duration::from_secs(5));
+        let client = secure(builder, tls).build();
+        let client = client.map_err(|error| AttemptError::NotConnected(innermost(&error)))?;
+        Ok(Self {
+            client,
+            credentials,
+        })
+    }
+
+    fn is_by(&self, tls: Option<&Tls>) -> bool {
+        match (&self.credentials, tls) {
+            (Some(credentials), Some(tls)) => Arc::ptr_eq(credentials, &tls.current()),
+            _ => true,
+        }
     }
 }
 
@@ -208,6 +256,7 @@ mod tests {
             "/\u{e4}",
             "http://h:1/",
             "//other:2/",
+            "/\\other:2/",
         ] {
             assert!(request(uri, "1").is_err(), "{uri:?}");
         }

@@ -16,11 +16,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-pub(super) use crate::tls::Tls;
-use crate::{
-    shard_map::Address,
-    tls::{Credentials, provider},
-};
+pub(super) use crate::tls::{Credentials, Tls};
+use crate::{shard_map::Address, tls::provider};
 
 /// A connection after a handshake. Boxed: a session is a kilobyte.
 #[derive(Debug)]

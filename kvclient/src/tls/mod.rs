@@ -136,8 +136,8 @@ impl Tls {
         })
     }
 
-    /// Takes over what a newer one trusts and shows, for all clones: ops and streams that are under way go on, ops that
-    /// begin from now on travel over connections that were made with it. For certificates that are renewed while a
+    /// Takes over what a newer one trusts and shows, for all clones: what is under way goes on, what
+    /// begins from now on travels over connections that were made with it. For certificates that are renewed while a
     /// program runs.
     ///
     /// ```no_run

@@ -5,16 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use prometheus_client::{
-    metrics::counter::ConstCounter,
-    registry::{Registry, Unit},
-};
+use prometheus_client::registry::Registry;
 use rustix::{
     process::{Resource, getrlimit},
     time::{ClockId, clock_gettime},
 };
 
-use super::sample::{gauge, seconds_since_epoch};
+use super::sample::{counter, gauge, seconds_since_epoch};
 use crate::memory::Memory;
 
 /// The process, as Linux tells. What it does not tell is left out.
@@ -27,14 +24,9 @@ pub(super) fn process(started_at: SystemTime) -> Registry {
         help,
         seconds_since_epoch(started_at),
     );
-    // Of all its threads; the library appends unit and `_total`.
     let used = Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default();
-    registry.register_with_unit(
-        "cpu",
-        "Processor time taken, of all threads",
-        Unit::Seconds,
-        ConstCounter::new(used.as_secs_f64()),
-    );
+    let help = "Processor time taken, of all threads";
+    counter(&mut registry, "cpu_seconds", help, used.as_secs_f64());
     let memory = Memory::now();
     if let Some(bytes) = memory.resident_bytes {
         let help = "Memory of the process that is in RAM, LMDB's pages among it";
