@@ -12,6 +12,9 @@ use crate::support::{
     writers::{Load, Writers},
 };
 
+/// In one of eight nothing is lost.
+const CONTROL_ROUNDS: u32 = 8;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a1_a_node_killed_under_load_loses_nothing() {
     let mut row = Row::begin("A1");
@@ -32,9 +35,20 @@ async fn a1_a_node_killed_under_load_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a1_control_answers_before_the_write_are_lost() {
     let off = "off=answer_after_sync,crash=log.before_write:40";
-    let killed = kill(1, off).await;
+    let mut rounds = 0;
+    let killed = loop {
+        rounds += 1;
+        let killed = kill(1, off).await;
+        // A node may die so fast that the answers die with it.
+        if killed.writes.lost > 0 || rounds == CONTROL_ROUNDS {
+            break killed;
+        }
+    };
     assert!(killed.writes.lost > 0, "{:?}", killed.writes);
-    let found = format!("{} acknowledged writes lost in 1 round", killed.writes.lost);
+    let found = format!(
+        "{} acknowledged writes lost in {rounds} rounds",
+        killed.writes.lost
+    );
     report::save_control("A1", "answers wait for the sync", &found);
 }
 
