@@ -484,7 +484,7 @@ tool() {
 tool_past() {
     local kv=$1 before
     "$kv" put past:changed 1 >/dev/null && "$kv" put past:removed $'two\tcolumns' --ttl 1h >/dev/null &&
-        before=$("$kv" watch past: --from earliest --json --count 2 | tail -n 1 | grep -o 'kv1[0-9_.]*') &&
+        before=$(tool_moment "$kv") &&
         "$kv" put past:changed 2 >/dev/null && "$kv" put past:new 1 >/dev/null && "$kv" delete past:removed >/dev/null &&
         [ "$("$kv" history past:changed | cut -f 3,4 | tr '\t\n' '  ')" = "put 1 put 2 " ] &&
         [ "$("$kv" undo --prefix past: --to "$before" | cut -f 1,2 | tr '\t\n' '  ')" = \
@@ -494,6 +494,11 @@ tool_past() {
         [ "$("$kv" scan past: | tr '\t\n' '  ')" = 'past:changed 1 past:removed two\tcolumns ' ] &&
         "$kv" get --json past:removed | grep -q '"ttl_ms":3[0-9]*}' &&
         "$kv" delete past:changed past:removed >/dev/null
+}
+
+# A token with the positions of all shards: what a watch from now on says when it listens.
+tool_moment() {
+    { timeout 1 "$1" watch past: 2>&1 || true; } | grep -o 'from kv1[0-9_.]*' | head -n 1 | cut -d ' ' -f 2
 }
 
 # prints TEXT COMMAND...: the command succeeds and prints that line.
