@@ -70,6 +70,17 @@ impl Browser {
 
     /// Gives an order and waits for what comes of it; `session` is the tab's, or empty for the browser itself.
     pub(crate) fn order(&self, session: &str, method: &str, parameters: Value) -> Value {
+        let done = self.try_order(session, method, parameters);
+        done.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The same, where it may be refused.
+    pub(crate) fn try_order(
+        &self,
+        session: &str,
+        method: &str,
+        parameters: Value,
+    ) -> Result<Value, Value> {
         self.pipe().order(session, method, parameters)
     }
 
@@ -88,7 +99,7 @@ impl Browser {
 }
 
 impl Pipe {
-    fn order(&mut self, session: &str, method: &str, parameters: Value) -> Value {
+    fn order(&mut self, session: &str, method: &str, parameters: Value) -> Result<Value, Value> {
         self.next_id += 1;
         let mut order = json!({ "id": self.next_id, "method": method, "params": parameters });
         if !session.is_empty() {
@@ -103,8 +114,10 @@ impl Pipe {
                 self.events.push(said);
                 continue;
             }
-            assert!(said["error"].is_null(), "{method}: {}", said["error"]);
-            return said["result"].clone();
+            return match said["error"].is_null() {
+                true => Ok(said["result"].clone()),
+                false => Err(said["error"].clone()),
+            };
         }
     }
 }

@@ -79,13 +79,26 @@ impl<'a> Tab<'a> {
 
     /// The value of an expression; panics if it throws.
     pub(crate) fn value(&self, expression: &str) -> Value {
+        let value = self.value_unless_it_leaves(expression);
+        value.unwrap_or_else(|| panic!("{expression}: the page was left meanwhile"))
+    }
+
+    /// The same; `None` if the tab goes to another page before it has one.
+    fn value_unless_it_leaves(&self, expression: &str) -> Option<Value> {
         let order = json!({
             "expression": expression, "returnByValue": true, "awaitPromise": true,
         });
-        let answer = self.order("Runtime.evaluate", order);
+        let evaluated = self
+            .browser
+            .try_order(&self.session, "Runtime.evaluate", order);
+        let answer = match evaluated {
+            Ok(answer) => answer,
+            Err(error) if error.to_string().contains("navigated") => return None,
+            Err(error) => panic!("{expression}: {error}"),
+        };
         let thrown = &answer["exceptionDetails"];
         assert!(thrown.is_null(), "{expression}: {thrown}");
-        answer["result"]["value"].clone()
+        Some(answer["result"]["value"].clone())
     }
 
     /// Whether an expression is something.
@@ -97,8 +110,8 @@ impl<'a> Tab<'a> {
     pub(crate) async fn until(&self, expression: &str) {
         let reason = format!("the page has {expression}");
         eventually(&reason, async || {
-            self.holds(&format!("document.body && ({expression})"))
-                .then_some(())
+            let is_so = format!("!!(document.body && ({expression}))");
+            (self.value_unless_it_leaves(&is_so)? == true).then_some(())
         })
         .await;
     }
