@@ -86,10 +86,9 @@ impl NodeClient {
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the HTTP library cannot be set up on this machine.
     pub fn new(options: NodeClientOptions) -> Result<Self, Error> {
-        let tls = options.tls();
-        let library = Library::new(&options, tls.as_ref())?;
+        let library = Library::new(&options)?;
         let pool = Pool {
-            tls,
+            tls: options.tls(),
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
             idle_per_node: options.idle_per_node,

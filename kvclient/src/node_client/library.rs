@@ -42,7 +42,6 @@ pub(super) type HeaderLines = [(&'static str, String)];
 pub(super) struct Library {
     built: Arc<ArcSwap<Built>>,
     options: NodeClientOptions,
-    tls: Option<Tls>,
     scheme: Scheme,
     /// Marked as what no log may show.
     authorization: Option<HeaderValue>,
@@ -61,8 +60,8 @@ struct Built {
 impl Library {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if it cannot be set up on this machine.
-    pub(super) fn new(options: &NodeClientOptions, tls: Option<&Tls>) -> Result<Self, Error> {
-        let built = Built::new(options, tls).map_err(|problem| {
+    pub(super) fn new(options: &NodeClientOptions) -> Result<Self, Error> {
+        let built = Built::new(options).map_err(|problem| {
             Error::new(ErrorKind::Unavailable, "set up HTTP").with_source(problem)
         })?;
         let authorization = options.token.as_ref().map(|token| {
@@ -74,7 +73,6 @@ impl Library {
         Ok(Self {
             built: Arc::new(ArcSwap::from_pointee(built)),
             options: options.clone(),
-            tls: tls.cloned(),
             scheme: options.scheme(),
             authorization,
             urls: Arc::default(),
@@ -131,10 +129,10 @@ impl Library {
     /// One whose connections were all made by what is trusted and shown now; what another one began goes on.
     fn client(&self) -> Result<Client, AttemptError> {
         let built = self.built.load();
-        if built.is_by(self.tls.as_ref()) {
+        if built.is_by(self.options.tls().as_ref()) {
             return Ok(built.client.clone());
         }
-        let newer = Built::new(&self.options, self.tls.as_ref())?;
+        let newer = Built::new(&self.options)?;
         let client = newer.client.clone();
         self.built.store(Arc::new(newer));
         Ok(client)
@@ -198,8 +196,9 @@ impl Library {
 impl Built {
     /// # Errors
     /// [`AttemptError::NotConnected`] if it cannot be set up on this machine.
-    fn new(options: &NodeClientOptions, tls: Option<&Tls>) -> Result<Self, AttemptError> {
-        let credentials = tls.map(Tls::current);
+    fn new(options: &NodeClientOptions) -> Result<Self, AttemptError> {
+        let tls = options.tls();
+        let credentials = tls.as_ref().map(Tls::current);
         let builder = Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
@@ -214,7 +213,7 @@ impl Built {
         // Without it, bytes sent to a node whose machine is gone are waited for as long as the exchange lasts.
         #[cfg(target_os = "linux")]
         let builder = builder.tcp_user_timeout(Duration::from_secs(5));
-        let client = secure(builder, tls).build();
+        let client = secure(builder, tls.as_ref()).build();
         let client = client.map_err(|error| AttemptError::NotConnected(innermost(&error)))?;
         Ok(Self {
             client,
@@ -244,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_could_be_taken_for_another_request_is_not_sent() {
-        let library = Library::new(&NodeClientOptions::default(), None).expect("set up");
+        let library = Library::new(&NodeClientOptions::default()).expect("set up");
         let node: Address = "h:1".parse().expect("an address");
         let request =
             |uri: &str, value: &str| library.request(&node, uri, &[("x", value.to_owned())]);

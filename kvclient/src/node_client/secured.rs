@@ -2,18 +2,10 @@
 //!
 //! Both ask the same [`Tls`] whom to trust and who to be, at each handshake.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{io, sync::Arc};
 
 use rustls::{AlertDescription, ClientConfig, RootCertStore, pki_types::ServerName};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub(super) use crate::tls::{Credentials, Tls};
@@ -40,6 +32,11 @@ impl Secured {
             tls: tls.clone(),
             credentials,
         })
+    }
+
+    /// What is read and written through.
+    pub(super) fn stream(&mut self) -> &mut TlsStream<TcpStream> {
+        &mut self.stream
     }
 
     /// The socket below, unless it is of no more use: something has come that nobody has read, or whom to trust and who
@@ -92,33 +89,5 @@ pub(super) fn refused_certificate(error: &io::Error) -> Option<String> {
             "the node refuses this client's certificate, or wants one: {alert:?}"
         )),
         _ => None,
-    }
-}
-
-impl AsyncRead for Secured {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Secured {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

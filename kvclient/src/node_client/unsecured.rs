@@ -1,17 +1,9 @@
 //! What stands for TLS in a program that was built without the feature `tls`: types of which there is no value, so that
 //! the rest of this folder is the same for both.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{io, sync::Arc};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 
 use crate::shard_map::Address;
 
@@ -38,6 +30,10 @@ impl Secured {
         match *tls {}
     }
 
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        match *self {}
+    }
+
     pub(super) fn usable_socket(&mut self) -> Option<&TcpStream> {
         match *self {}
     }
@@ -52,28 +48,4 @@ pub(super) fn secure(library: reqwest::ClientBuilder, tls: Option<&Tls>) -> reqw
 
 pub(super) fn refused_certificate(_: &io::Error) -> Option<String> {
     None
-}
-
-impl AsyncRead for Secured {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        _: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match *self {}
-    }
-}
-
-impl AsyncWrite for Secured {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        match *self {}
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match *self {}
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match *self {}
-    }
 }
